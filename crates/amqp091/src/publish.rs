@@ -1,0 +1,256 @@
+//! Publishing: from complete content to the queues, and what comes back to the publisher.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use warren_amqp091_codec::{Dialect, Method, Properties, frame};
+use warren_types::session::{Route, RouteRequest, Session, Tracking};
+use warren_types::{AmqpError, Message, MessageParts, ReplyCode};
+
+use crate::channel::{Channel, MethodResult, Mode};
+use crate::connection::{Core, parse_header};
+use crate::content::{Incoming, PublishArgs};
+use crate::properties::{ExtraKeys, rewritten, wants_direct_replies};
+use crate::transaction::HeldPublish;
+
+/// `delivery-mode` of persistent messages.
+const PERSISTENT: u8 = 2;
+
+/// Messages published with `immediate`, until their queues have said whether a consumer took them.
+#[derive(Debug, Default)]
+pub(crate) struct Immediates {
+    last: u64,
+    open: BTreeMap<u64, OpenImmediate>,
+}
+
+#[derive(Debug)]
+struct OpenImmediate {
+    queues: usize,
+    taken: bool,
+    message: Message,
+}
+
+/// A body, borrowed from the input or collected from frames.
+enum Body<'a> {
+    Slice(&'a [u8]),
+    Collected(Bytes),
+}
+
+/// A publish whose header and body stand whole in the input, right behind the method.
+struct Inline<'a> {
+    properties: &'a [u8],
+    body: &'a [u8],
+    /// Bytes that header and body frames take.
+    len: usize,
+}
+
+impl<'a> Inline<'a> {
+    /// Looks for it. Anything unusual is left to the path that takes content frame by frame, and knows errors.
+    fn find(input: &'a [u8], channel: u16, frame_max: u32) -> Option<Self> {
+        let (payload, rest) = whole_frame(input, frame::HEADER, channel, frame_max)?;
+        let header = parse_header(payload).ok()?;
+        if header.body_size == 0 {
+            return Some(Self { properties: header.properties, body: &[], len: input.len() - rest.len() });
+        }
+        let (body, rest) = whole_frame(rest, frame::BODY, channel, frame_max)?;
+        (body.len() as u64 == header.body_size).then_some(Self {
+            properties: header.properties,
+            body,
+            len: input.len() - rest.len(),
+        })
+    }
+}
+
+fn whole_frame(input: &[u8], kind: u8, channel: u16, frame_max: u32) -> Option<(&[u8], &[u8])> {
+    let head = frame::FrameHead::parse(input.first_chunk()?);
+    if head.kind != kind || head.channel != channel || head.size > frame_max {
+        return None;
+    }
+    let end = frame::HEAD_LEN + head.size as usize;
+    (*input.get(end)? == frame::END).then(|| (&input[frame::HEAD_LEN..end], &input[end + 1..]))
+}
+
+impl Channel {
+    /// A `basic.publish` method: takes the content too if it is all there. Returns how many bytes of
+    /// `behind` were used.
+    pub(crate) fn publish_begins(
+        &mut self,
+        args: &PublishArgs<'_>,
+        behind: &[u8],
+        core: &mut Core,
+        session: &mut impl Session,
+    ) -> Result<usize, AmqpError> {
+        if args.immediate && core.dialect != Dialect::Amqp08 {
+            return Err(AmqpError::not_implemented("immediate=true"));
+        }
+        if let Some(inline) = Inline::find(behind, self.id.number, core.frame_max)
+            && inline.body.len() as u64 <= core.message_len_max
+        {
+            self.publish(args, inline.properties, Body::Slice(inline.body), core, session)?;
+            return Ok(inline.len);
+        }
+        self.incoming = Some(Box::new(Incoming::new(args)));
+        Ok(0)
+    }
+
+    pub(crate) fn content_header(
+        &mut self,
+        payload: &[u8],
+        core: &mut Core,
+        session: &mut impl Session,
+    ) -> MethodResult {
+        let Some(incoming) = &mut self.incoming else { return Err(crate::content::expected_method()) };
+        if incoming.has_header() {
+            return Err(crate::content::expected_body());
+        }
+        let header = parse_header(payload)?;
+        if header.body_size > core.message_len_max {
+            return Err(AmqpError::precondition_failed(format!(
+                "message size {} is larger than configured max size {}",
+                header.body_size, core.message_len_max
+            )));
+        }
+        incoming.set_header(header.properties, header.body_size);
+        if incoming.is_complete() { self.publish_complete(core, session) } else { Ok(()) }
+    }
+
+    /// The content that was collected is complete.
+    pub(crate) fn publish_complete(&mut self, core: &mut Core, session: &mut impl Session) -> MethodResult {
+        let Some(mut incoming) = self.incoming.take() else { return Ok(()) };
+        let Some((args, properties, body)) = incoming.parts() else { return Ok(()) };
+        self.publish(&args, properties, Body::Collected(body), core, session)
+    }
+
+    fn publish(
+        &mut self,
+        args: &PublishArgs<'_>,
+        raw: &[u8],
+        body: Body<'_>,
+        core: &mut Core,
+        session: &mut impl Session,
+    ) -> MethodResult {
+        let properties = Properties::parse(raw)
+            .map_err(|error| AmqpError::frame_error(format!("cannot decode content header: {error}")))?;
+        let extra = ExtraKeys::of(&properties)?;
+        let extra_keys: Vec<&[u8]> = extra.keys.iter().map(Vec::as_slice).collect();
+        let route = session.route(&RouteRequest {
+            exchange: args.exchange,
+            routing_key: args.routing_key,
+            extra_keys: &extra_keys,
+            headers: &|| properties.headers().unwrap_or_default(),
+            user_id: properties.user_id(),
+            expiration: properties.expiration(),
+        })?;
+        let reply_address = match (wants_direct_replies(&properties), &self.direct_replies) {
+            (false, _) => None,
+            (true, Some(replies)) => Some(replies.address.as_bytes()),
+            (true, None) => {
+                return Err(AmqpError::precondition_failed("fast reply consumer does not exist"));
+            }
+        };
+        let changed = rewritten(&properties, &extra, reply_address, core.dialect);
+        let parts = MessageParts {
+            exchange: args.exchange,
+            routing_key: args.routing_key,
+            properties: changed.as_deref().unwrap_or(raw),
+            persistent: properties.delivery_mode() == Some(PERSISTENT),
+        };
+        let in_transaction = matches!(self.mode, Mode::Transaction(_));
+        if route.is_empty() && !args.mandatory && !args.immediate && !in_transaction {
+            if matches!(self.mode, Mode::Confirm) {
+                self.confirms.publish(0);
+                core.confirms(self.id.number);
+            }
+            return Ok(());
+        }
+        let message = match body {
+            Body::Slice(body) => Message::new(parts, body, &mut core.scratch),
+            Body::Collected(body) if body.len() > Message::SMALL_BODY_LEN_MAX => {
+                Message::with_large_body(parts, body, &mut core.scratch)
+            }
+            Body::Collected(body) => Message::new(parts, &body, &mut core.scratch),
+        };
+        self.publish_message(args, route, message, core, session)
+    }
+
+    fn publish_message(
+        &mut self,
+        args: &PublishArgs<'_>,
+        route: Route,
+        message: Message,
+        core: &mut Core,
+        session: &mut impl Session,
+    ) -> MethodResult {
+        let mandatory = args.mandatory || args.immediate;
+        if let Mode::Transaction(transaction) = &mut self.mode {
+            return transaction.publish(HeldPublish { route, message, mandatory });
+        }
+        let queues = match &route {
+            Route::Queues(queues) => queues.len(),
+            Route::DirectReply(..) => 0,
+        };
+        if route.is_empty() && mandatory {
+            self.send_return(ReplyCode::NO_ROUTE, &message, core);
+        }
+        let tracking = if matches!(self.mode, Mode::Confirm) {
+            core.confirms(self.id.number);
+            Tracking::Confirm(self.confirms.publish(queues))
+        } else if args.immediate && queues > 0 {
+            let immediates = self.immediates.get_or_insert_default();
+            immediates.last += 1;
+            let open = OpenImmediate { queues, taken: false, message: message.clone() };
+            immediates.open.insert(immediates.last, open);
+            Tracking::Immediate(immediates.last)
+        } else {
+            Tracking::None
+        };
+        if !route.is_empty() {
+            session.submit(self.id, &route, message, tracking);
+        }
+        Ok(())
+    }
+
+    /// One of the queues of an immediate message has answered; if none had a consumer for it, it is returned.
+    pub(crate) fn immediate_outcome(&mut self, number: u64, taken: bool, core: &mut Core) {
+        let Some(immediates) = &mut self.immediates else { return };
+        let Some(open) = immediates.open.get_mut(&number) else { return };
+        open.queues -= 1;
+        open.taken |= taken;
+        if open.queues > 0 {
+            return;
+        }
+        if let Some(open) = immediates.open.remove(&number)
+            && !open.taken
+        {
+            self.send_return(ReplyCode::NO_CONSUMERS, &open.message, core);
+        }
+    }
+
+    pub(crate) fn send_return(&self, code: ReplyCode, message: &Message, core: &mut Core) {
+        let basic_return = Method::BasicReturn {
+            reply_code: code.0,
+            reply_text: code.name().as_bytes(),
+            exchange: message.exchange(),
+            routing_key: message.routing_key(),
+        };
+        core.send(self.id.number, &basic_return);
+        core.out.content(self.id.number, core.frame_max, message);
+    }
+
+    /// Sends the confirms that came together.
+    pub(crate) fn flush_confirms(&mut self, core: &mut Core) {
+        if !matches!(self.mode, Mode::Confirm) || !self.confirms.has_news() {
+            return;
+        }
+        let number = self.id.number;
+        self.confirms.flush(|confirm| {
+            let (delivery_tag, multiple) = (confirm.number, confirm.multiple);
+            let method = if confirm.accepted {
+                Method::BasicAck { delivery_tag, multiple }
+            } else {
+                Method::BasicNack { delivery_tag, multiple, requeue: false }
+            };
+            core.send(number, &method);
+        });
+    }
+}

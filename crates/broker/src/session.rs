@@ -1,0 +1,482 @@
+//! A connection's way into the broker.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use warren_queue::{Command, Getter, NewConsumer, Publish};
+use warren_types::session::{
+    Bind, Consume, DeliveryRange, Event, ExchangeDeclare, LoginRefused, Outcome, QueueDeclare, QueueDeclared,
+    Reply, Route, RouteRequest, Session, Settle, Tracking,
+};
+use warren_types::{AmqpError, ChannelId, ConnectionId, ConsumerId, Message, QueueRef, ReplyCode, ShortString};
+
+use crate::auth::{self, Access, Permissions, Resource, User};
+use crate::broker::{Broker, LOW_ON_MEMORY, Port};
+use crate::direct_reply::ADDRESS_PREFIX;
+use crate::names;
+use crate::routes::RouteCache;
+use crate::shard::{Call, ShardCommand};
+use crate::topology;
+use crate::vhost::Vhost;
+
+/// The broker as one connection sees it. Commands collect here until [`BrokerSession::flush`].
+#[derive(Debug)]
+pub struct BrokerSession {
+    broker: Arc<Broker>,
+    client: SocketAddr,
+    connection: ConnectionId,
+    port: Arc<Port>,
+    user: Option<Arc<User>>,
+    /// Set once a virtual host is open.
+    place: Option<Place>,
+    /// Commands for each shard.
+    batches: Vec<Batch>,
+    /// Consumers whose deliveries wait for the socket, and how many bytes.
+    owed: Vec<(QueueRef, ConsumerId, usize)>,
+    direct_replies_owed: usize,
+    /// Bytes of publishes in `batches`.
+    submitted: usize,
+    exclusive_queues: Vec<(ShortString, QueueRef)>,
+    routes: RouteCache,
+    /// A declaration whose counts were asked for, to be repeated should the queue vanish meanwhile.
+    declaring: Option<(ChannelId, QueueDeclare)>,
+    closed: bool,
+}
+
+/// Where the connection is, and what it may do there.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub vhost: Arc<Vhost>,
+    pub permissions: Arc<Permissions>,
+    pub user: Arc<User>,
+    pub connection: ConnectionId,
+}
+
+/// Commands on their way to a shard.
+#[derive(Debug, Default)]
+struct Batch {
+    commands: Vec<ShardCommand>,
+    attached: bool,
+}
+
+impl Place {
+    /// # Errors
+    /// 403 if the user has no such permission.
+    pub(crate) fn check(&self, access: Access, resource: Resource<'_>) -> Result<(), AmqpError> {
+        auth::check(&self.permissions, access, resource, &self.vhost.name, &self.user.name)
+    }
+
+    pub(crate) fn label(&self, resource: Resource<'_>) -> String {
+        resource.label(&self.vhost.name)
+    }
+
+    pub(crate) fn not_found(&self, resource: Resource<'_>) -> AmqpError {
+        AmqpError::not_found(format!("no {}", self.label(resource)))
+    }
+
+    /// # Errors
+    /// 404 if there is no such queue, 405 if it is another connection's own.
+    pub(crate) fn queue(&self, name: &[u8]) -> Result<QueueRef, AmqpError> {
+        let tables = self.vhost.read();
+        let entry = tables.queues.get(name).ok_or_else(|| self.not_found(Resource::Queue(name)))?;
+        self.check_owner(name, entry.owner)?;
+        Ok(entry.queue)
+    }
+
+    /// # Errors
+    /// 405 if the queue belongs to another connection.
+    pub(crate) fn check_owner(&self, name: &[u8], owner: Option<ConnectionId>) -> Result<(), AmqpError> {
+        if owner.is_none_or(|owner| owner == self.connection) { Ok(()) } else { Err(self.locked(name)) }
+    }
+
+    pub(crate) fn locked(&self, name: &[u8]) -> AmqpError {
+        AmqpError::resource_locked(format!(
+            "cannot obtain exclusive access to locked {}. It could be originally declared on another connection \
+             or the exclusive property value does not match that of the original declaration.",
+            self.label(Resource::Queue(name))
+        ))
+    }
+}
+
+impl BrokerSession {
+    pub(crate) fn new(broker: Arc<Broker>, client: SocketAddr) -> Self {
+        let (connection, port) = broker.ports.open();
+        let batches = broker.shards.iter().map(|_| Batch::default()).collect();
+        Self {
+            broker,
+            client,
+            connection,
+            port,
+            user: None,
+            place: None,
+            batches,
+            owed: Vec::new(),
+            direct_replies_owed: 0,
+            submitted: 0,
+            exclusive_queues: Vec::new(),
+            routes: RouteCache::default(),
+            declaring: None,
+            closed: false,
+        }
+    }
+
+    /// Hands what was collected to the shards. To be called before anything is written to the socket, so that
+    /// what a client was told can be relied upon by others.
+    pub fn flush(&mut self) {
+        self.port.submitted(std::mem::take(&mut self.submitted));
+        for (shard, batch) in self.broker.shards.iter().zip(&mut self.batches) {
+            shard.mailbox.append(&mut batch.commands);
+        }
+    }
+
+    /// Whether too much of what was published is unprocessed: the connection must not read until
+    /// [`BrokerSession::wait`] returns.
+    #[must_use]
+    pub fn must_wait(&self) -> bool {
+        self.port.must_wait()
+    }
+
+    /// Waits until there may be events, or room to publish.
+    pub async fn wait(&self) {
+        self.port.outbox.wait().await;
+    }
+
+    /// Takes the events that have come into `events`, which must be empty.
+    pub fn take_events(&self, events: &mut Vec<Event>) {
+        self.port.outbox.take(events);
+    }
+
+    /// Looks at an event before the connection machine gets it; some are for the session alone.
+    pub fn filter(&mut self, event: Event) -> Option<Event> {
+        match event {
+            Event::Reply(channel, reply) => self.filter_reply(channel, reply),
+            Event::DirectReply(channel, message) => {
+                self.direct_replies_owed += message.memory();
+                Some(Event::DirectReply(channel, message))
+            }
+            event => Some(event),
+        }
+    }
+
+    /// A queue that went between its look-up and the count of its messages is declared anew.
+    fn filter_reply(&mut self, channel: ChannelId, reply: Result<Reply, AmqpError>) -> Option<Event> {
+        match (&reply, self.declaring.take()) {
+            (Err(error), Some((_, declare))) if error.code == ReplyCode::NOT_FOUND && !declare.passive => {
+                match self.queue_declare(channel, declare) {
+                    Ok(Outcome::Pending) => None,
+                    Ok(Outcome::Done(declared)) => {
+                        Some(Event::Reply(channel, Ok(Reply::QueueDeclared(declared))))
+                    }
+                    Err(error) => Some(Event::Reply(channel, Err(error))),
+                }
+            }
+            _ => Some(Event::Reply(channel, reply)),
+        }
+    }
+
+    /// Notes that the socket took everything that was encoded so far.
+    pub fn written(&mut self) {
+        self.port.direct_replies_written(std::mem::take(&mut self.direct_replies_owed));
+        for (queue, consumer, bytes) in std::mem::take(&mut self.owed) {
+            let connection = self.connection;
+            self.apply(queue, Command::Credit { connection, consumer, bytes });
+        }
+    }
+
+    fn push(&mut self, shard: u16, command: ShardCommand) {
+        let batch = &mut self.batches[usize::from(shard)];
+        if !batch.attached {
+            batch.attached = true;
+            batch.commands.push(ShardCommand::Attach(self.connection, Arc::clone(&self.port)));
+        }
+        batch.commands.push(command);
+    }
+
+    fn apply(&mut self, queue: QueueRef, command: Command) {
+        self.push(queue.shard, ShardCommand::Apply(queue, command));
+    }
+
+    fn call(
+        &mut self,
+        queue: QueueRef,
+        channel: ChannelId,
+        name: &[u8],
+        command: Command,
+    ) -> Result<(), AmqpError> {
+        let vhost = Arc::clone(&self.place()?.vhost);
+        let (connection, name) = (self.connection, ShortString::truncated(name));
+        let call = Call { queue, connection, channel, name, vhost, command };
+        self.push(queue.shard, ShardCommand::Call(Box::new(call)));
+        Ok(())
+    }
+
+    pub(crate) fn place(&self) -> Result<&Place, AmqpError> {
+        self.place.as_ref().ok_or_else(|| AmqpError::command_invalid("no virtual host is open"))
+    }
+
+    fn gone(&mut self, channel: Option<ChannelId>) {
+        for shard in 0..self.batches.len() {
+            let batch = &mut self.batches[shard];
+            if batch.attached {
+                batch.commands.push(ShardCommand::Gone(self.connection, channel));
+            }
+        }
+    }
+
+    fn delete_exclusive_queues(&mut self, channel: Option<ChannelId>) -> usize {
+        let queues = std::mem::take(&mut self.exclusive_queues);
+        let asked_by = channel.map(|channel| (self.connection, channel));
+        let mut replies = 0;
+        for (name, queue) in queues {
+            let delete = Command::Delete { asked_by, if_unused: false, if_empty: false };
+            if self.call(queue, ChannelId::CONNECTION, name.as_bytes(), delete).is_ok() {
+                replies += 1;
+            }
+        }
+        replies
+    }
+
+    fn remember_exclusive(&mut self, name: &ShortString) {
+        let Some(place) = &self.place else { return };
+        let owned = place.vhost.read().queues.get(name).map(|entry| (entry.queue, entry.owner));
+        if let Some((queue, Some(_))) = owned
+            && !self.exclusive_queues.iter().any(|(_, known)| *known == queue)
+        {
+            self.exclusive_queues.push((name.clone(), queue));
+        }
+    }
+}
+
+impl Session for BrokerSession {
+    fn login(&mut self, user: &[u8], password: &[u8]) -> Result<(), LoginRefused> {
+        let name = String::from_utf8_lossy(user);
+        let found = self.broker.user(&name);
+        let result = match &found {
+            Some(user) => user.check_login(password, self.client.ip()),
+            None => Err(format!("user '{name}' - invalid credentials")),
+        };
+        result.map_err(|cause| {
+            tracing::error!(peer = %self.client, "login refused: {cause}");
+            LoginRefused::Credentials
+        })?;
+        self.user = found;
+        Ok(())
+    }
+
+    fn open(&mut self, vhost: &[u8]) -> Result<(), AmqpError> {
+        let name = String::from_utf8_lossy(vhost);
+        let user = self.user.clone().ok_or_else(|| AmqpError::command_invalid("not logged in"))?;
+        let vhost = (self.broker.vhost(&name))
+            .ok_or_else(|| AmqpError::not_allowed(format!("vhost {name} not found")))?;
+        let permissions = self.broker.permissions(&user.name, &vhost.name).ok_or_else(|| {
+            let user = &user.name;
+            AmqpError::not_allowed(format!("access to vhost '{name}' refused for user '{user}'"))
+        })?;
+        if self.broker.alarm.is_raised() {
+            self.port.outbox.push(Event::Blocked(LOW_ON_MEMORY));
+        }
+        self.place = Some(Place { vhost, permissions, user, connection: self.connection });
+        Ok(())
+    }
+
+    fn update_secret(&mut self, _secret: &[u8]) -> Result<(), AmqpError> {
+        // The internal backend has no secret that could expire (`rabbit_auth_backend_internal` accepts any), but
+        // access to the virtual host is checked again.
+        let place = self.place()?;
+        let (user, vhost) = (&place.user.name, &place.vhost.name);
+        if self.broker.permissions(user, vhost).is_none() {
+            return Err(AmqpError::not_allowed(format!("access to vhost '{vhost}' refused for user '{user}'")));
+        }
+        Ok(())
+    }
+
+    fn exchange_declare(&mut self, declare: ExchangeDeclare) -> Result<(), AmqpError> {
+        topology::declare_exchange(self.place()?, declare)
+    }
+
+    fn exchange_delete(&mut self, name: &[u8], if_unused: bool) -> Result<(), AmqpError> {
+        topology::delete_exchange(self.place()?, name, if_unused)
+    }
+
+    fn bind(&mut self, bind: Bind) -> Result<(), AmqpError> {
+        topology::bind(self.place()?, bind)
+    }
+
+    fn unbind(&mut self, bind: Bind) -> Result<(), AmqpError> {
+        topology::unbind(self.place()?, bind)
+    }
+
+    fn queue_declare(
+        &mut self,
+        channel: ChannelId,
+        declare: QueueDeclare,
+    ) -> Result<Outcome<QueueDeclared>, AmqpError> {
+        if declare.name.as_bytes().starts_with(ADDRESS_PREFIX) {
+            if !self.is_direct_reply_alive(declare.name.as_bytes()) {
+                return Err(self.place()?.not_found(Resource::Queue(declare.name.as_bytes())));
+            }
+            return Ok(Outcome::Done(QueueDeclared { name: declare.name, messages: 0, consumers: 1 }));
+        }
+        let exclusive = declare.exclusive;
+        let declared = topology::declare_queue(self.place()?, &self.broker, &declare)?;
+        if exclusive {
+            self.remember_exclusive(&declared.name);
+        }
+        if declared.is_new {
+            return Ok(Outcome::Done(QueueDeclared { name: declared.name, messages: 0, consumers: 0 }));
+        }
+        let count = Command::Count { connection: self.connection, channel };
+        self.call(declared.queue, channel, declared.name.as_bytes(), count)?;
+        self.declaring = Some((channel, declare));
+        Ok(Outcome::Pending)
+    }
+
+    fn queue_delete(
+        &mut self,
+        channel: ChannelId,
+        name: &[u8],
+        if_unused: bool,
+        if_empty: bool,
+    ) -> Result<Outcome<u32>, AmqpError> {
+        let place = self.place()?;
+        place.check(Access::Configure, Resource::Queue(name))?;
+        let queue = match place.queue(name) {
+            Ok(queue) => queue,
+            Err(error) if error.code == ReplyCode::NOT_FOUND => return Ok(Outcome::Done(0)),
+            Err(error) => return Err(error),
+        };
+        let delete = Command::Delete { asked_by: Some((self.connection, channel)), if_unused, if_empty };
+        self.call(queue, channel, name, delete)?;
+        self.exclusive_queues.retain(|(_, exclusive)| *exclusive != queue);
+        Ok(Outcome::Pending)
+    }
+
+    fn queue_purge(&mut self, channel: ChannelId, name: &[u8]) -> Result<(), AmqpError> {
+        let place = self.place()?;
+        place.check(Access::Read, Resource::Queue(name))?;
+        let queue = place.queue(name)?;
+        self.call(queue, channel, name, Command::Purge { connection: self.connection, channel })
+    }
+
+    fn get(&mut self, channel: ChannelId, name: &[u8], no_ack: bool) -> Result<(), AmqpError> {
+        let place = self.place()?;
+        place.check(Access::Read, Resource::Queue(name))?;
+        let queue = place.queue(name)?;
+        let getter = Getter { connection: self.connection, channel, no_ack };
+        self.call(queue, channel, name, Command::Get(getter))
+    }
+
+    fn consume(&mut self, channel: ChannelId, consume: Consume) -> Result<QueueRef, AmqpError> {
+        let place = self.place()?;
+        let name = consume.queue.as_bytes();
+        place.check(Access::Read, Resource::Queue(name))?;
+        let queue = place.queue(name)?;
+        let consumer = NewConsumer {
+            connection: self.connection,
+            channel,
+            consumer: consume.consumer,
+            no_ack: consume.no_ack,
+            exclusive: consume.exclusive,
+            prefetch: consume.prefetch,
+        };
+        self.call(queue, channel, name, Command::Consume(Box::new(consumer)))?;
+        Ok(queue)
+    }
+
+    fn cancel(&mut self, channel: ChannelId, queue: QueueRef, consumer: ConsumerId) {
+        let cancel = Command::Cancel { connection: self.connection, channel, consumer };
+        // Without a virtual host there are no consumers.
+        let _no_place = self.call(queue, channel, b"", cancel);
+    }
+
+    fn resume(&mut self, _channel: ChannelId, queue: QueueRef, consumer: ConsumerId) {
+        self.apply(queue, Command::Resume { connection: self.connection, consumer });
+    }
+
+    fn start_direct_replies(&mut self, channel: ChannelId) -> ShortString {
+        self.broker.direct_replies.open(self.connection, channel)
+    }
+
+    fn stop_direct_replies(&mut self, address: &[u8]) {
+        self.broker.direct_replies.close(address);
+    }
+
+    fn is_direct_reply_alive(&self, address: &[u8]) -> bool {
+        // The bare prefix names the requester's own channel, which is alive.
+        address == ADDRESS_PREFIX || self.broker.direct_replies.find(address).is_some()
+    }
+
+    fn route(&mut self, request: &RouteRequest<'_>) -> Result<Route, AmqpError> {
+        let place = self.place.as_ref().ok_or_else(|| AmqpError::command_invalid("no virtual host is open"))?;
+        if request.exchange.is_empty() && request.routing_key.starts_with(ADDRESS_PREFIX) {
+            place.check(Access::Write, Resource::Exchange(b""))?;
+            return Ok(match self.broker.direct_replies.find(request.routing_key) {
+                Some((connection, channel)) => Route::DirectReply(connection, channel),
+                None => Route::Queues(Arc::from([])),
+            });
+        }
+        self.routes.find(place, request)
+    }
+
+    fn submit(&mut self, channel: ChannelId, route: &Route, message: Message, tracking: Tracking) {
+        match route {
+            Route::Queues(queues) => {
+                let connection = self.connection;
+                for queue in queues.iter() {
+                    self.submitted += message.memory();
+                    let publish = Publish { connection, channel, tracking, message: message.clone() };
+                    self.apply(*queue, Command::Publish(publish));
+                }
+            }
+            Route::DirectReply(requester, to) => {
+                if let Some(port) = self.broker.ports.find(*requester) {
+                    port.direct_reply(Event::DirectReply(*to, message.clone()), &message);
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, channel: ChannelId, queue: QueueRef, range: DeliveryRange, settle: Settle) {
+        self.apply(queue, Command::Settle { connection: self.connection, channel, range, settle });
+    }
+
+    fn generate_name(&mut self, prefix: &str) -> ShortString {
+        names::generate(prefix)
+    }
+
+    fn delivered(&mut self, _channel: ChannelId, queue: QueueRef, consumer: ConsumerId, bytes: usize) {
+        match self.owed.last_mut() {
+            Some((_, last, owed)) if *last == consumer => *owed += bytes,
+            _ => self.owed.push((queue, consumer, bytes)),
+        }
+    }
+
+    fn channel_closed(&mut self, channel: ChannelId) {
+        self.gone(Some(channel));
+    }
+
+    fn close(&mut self) -> usize {
+        self.closed = true;
+        self.gone(None);
+        self.delete_exclusive_queues(Some(ChannelId::CONNECTION))
+    }
+}
+
+impl Drop for BrokerSession {
+    /// Whatever ended the connection, nothing of it stays.
+    fn drop(&mut self) {
+        if !self.closed {
+            self.gone(None);
+            self.delete_exclusive_queues(None);
+        }
+        for batch in self.batches.iter_mut().filter(|batch| batch.attached) {
+            batch.commands.push(ShardCommand::Detach(self.connection));
+        }
+        self.flush();
+        self.broker.ports.close(self.connection);
+    }
+}
+
+/// The commands are pushed once for each message and queue: they must stay small.
+const _: () = assert!(size_of::<ShardCommand>() <= 80);
+

@@ -1,0 +1,305 @@
+//! Declaring, deleting and binding: what names stand for in a virtual host.
+
+use warren_queue::QueueOptions;
+use warren_router::{
+    ALTERNATE_EXCHANGE, BindError, Binding, Declared, DeleteExchangeError, Destination, ExchangeDefinition, ExchangeKind,
+    Inequivalent,
+};
+use warren_types::session::{Bind, BindTarget, ExchangeDeclare, QueueDeclare};
+use warren_types::{AmqpError, ConnectionId, FieldTable, FieldValue, QueueRef, ShortString};
+
+use crate::auth::{Access, Resource};
+use crate::broker::Broker;
+use crate::direct_reply::ADDRESS_PREFIX;
+use crate::equivalence::{check_arguments, check_flag};
+use crate::queue_arguments;
+use crate::session::Place;
+use crate::shard::{NewQueue, ShardCommand};
+use crate::vhost::QueueEntry;
+
+/// Names that only the server may create.
+const RESERVED_PREFIX: &[u8] = b"amq.";
+
+/// Longest prefix that a client may choose for server-named queues, in bytes.
+const NAME_PREFIX_LEN_MAX: usize = 64;
+
+fn check_name(kind: &str, name: &[u8]) -> Result<(), AmqpError> {
+    if !name.starts_with(RESERVED_PREFIX) {
+        return Ok(());
+    }
+    let name = String::from_utf8_lossy(name);
+    Err(AmqpError::access_refused(format!("{kind} name '{name}' contains reserved prefix 'amq.*'")))
+}
+
+fn check_not_default(name: &[u8]) -> Result<(), AmqpError> {
+    if name.is_empty() {
+        return Err(AmqpError::access_refused("operation not permitted on the default exchange"));
+    }
+    Ok(())
+}
+
+// ---- exchanges -------------------------------------------------------------------------------------------
+
+pub(crate) fn declare_exchange(place: &Place, declare: ExchangeDeclare) -> Result<(), AmqpError> {
+    let resource = Resource::Exchange(declare.name.as_bytes());
+    if declare.passive {
+        check_not_default(declare.name.as_bytes())?;
+        let tables = place.vhost.read();
+        return tables.router.exchange(declare.name.as_bytes()).map(|_| ()).ok_or_else(|| place.not_found(resource));
+    }
+    let kind = ExchangeKind::parse(declare.kind.as_bytes()).ok_or_else(|| {
+        AmqpError::command_invalid(format!("unknown exchange type '{}'", declare.kind))
+    })?;
+    check_not_default(declare.name.as_bytes())?;
+    place.check(Access::Configure, resource)?;
+    check_alternate(place, &declare)?;
+    let definition = ExchangeDefinition {
+        name: declare.name.clone(),
+        kind,
+        durable: declare.durable,
+        auto_delete: declare.auto_delete,
+        internal: declare.internal,
+        arguments: declare.arguments,
+    };
+    place.vhost.change(|tables| {
+        if tables.router.exchange(declare.name.as_bytes()).is_none() {
+            check_name("exchange", declare.name.as_bytes())?;
+        }
+        match tables.router.declare_exchange(definition) {
+            Ok(Declared::New | Declared::Existing) => Ok(()),
+            Err(difference) => Err(exchange_differs(place, resource, &difference)),
+        }
+    })
+}
+
+fn check_alternate(place: &Place, declare: &ExchangeDeclare) -> Result<(), AmqpError> {
+    match declare.arguments.get(ALTERNATE_EXCHANGE) {
+        None => Ok(()),
+        Some(FieldValue::LongString(alternate)) => {
+            place.check(Access::Read, Resource::Exchange(declare.name.as_bytes()))?;
+            place.check(Access::Write, Resource::Exchange(alternate))
+        }
+        Some(other) => Err(AmqpError::precondition_failed(format!(
+            "invalid type '{}' for arg '{ALTERNATE_EXCHANGE}' in {}",
+            other.type_name(),
+            place.label(Resource::Exchange(declare.name.as_bytes()))
+        ))),
+    }
+}
+
+fn exchange_differs(place: &Place, resource: Resource<'_>, difference: &Inequivalent) -> AmqpError {
+    let (argument, label) = (difference.argument, place.label(resource));
+    AmqpError::precondition_failed(format!("inequivalent arg '{argument}' for {label}: {difference}"))
+}
+
+pub(crate) fn delete_exchange(place: &Place, name: &[u8], if_unused: bool) -> Result<(), AmqpError> {
+    check_not_default(name)?;
+    let resource = Resource::Exchange(name);
+    if name.starts_with(RESERVED_PREFIX) {
+        let label = place.label(resource);
+        return Err(AmqpError::access_refused(format!("deletion of system {label} not allowed")));
+    }
+    place.check(Access::Configure, resource)?;
+    place.vhost.change(|tables| match tables.router.delete_exchange(name, if_unused) {
+        Ok(_) | Err(DeleteExchangeError::NotFound) => Ok(()),
+        Err(DeleteExchangeError::InUse) => {
+            Err(AmqpError::precondition_failed(format!("{} in use", place.label(resource))))
+        }
+        Err(error @ DeleteExchangeError::DefaultExchange) => Err(AmqpError::access_refused(error.to_string())),
+    })
+}
+
+// ---- bindings --------------------------------------------------------------------------------------------
+
+pub(crate) fn bind(place: &Place, bind: Bind) -> Result<(), AmqpError> {
+    let binding = check_binding(place, bind)?;
+    place.vhost.change(|tables| {
+        check_binding_owner(place, tables, &binding)?;
+        match tables.router.bind(binding.clone()) {
+            Ok(_) => Ok(()),
+            Err(BindError::NoSource) => Err(place.not_found(Resource::Exchange(binding.source.as_bytes()))),
+            Err(BindError::NoDestination) => Err(place.not_found(destination(&binding))),
+            Err(BindError::InvalidArgument(error)) => Err(AmqpError::precondition_failed(error.to_string())),
+            Err(error @ BindError::DefaultExchange) => Err(AmqpError::access_refused(error.to_string())),
+        }
+    })
+}
+
+/// What is missing is unbound already.
+pub(crate) fn unbind(place: &Place, bind: Bind) -> Result<(), AmqpError> {
+    let binding = check_binding(place, bind)?;
+    place.vhost.change(|tables| {
+        check_binding_owner(place, tables, &binding)?;
+        match tables.router.unbind(&binding) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(AmqpError::access_refused(error.to_string())),
+        }
+    })
+}
+
+/// Permissions and names, in the order of `rabbit_channel:binding_action_with_checks/10`.
+fn check_binding(place: &Place, bind: Bind) -> Result<Binding, AmqpError> {
+    let Bind { source, target, destination: name, routing_key, arguments } = bind;
+    if target == BindTarget::Queue && name.as_bytes().starts_with(ADDRESS_PREFIX) {
+        return Err(AmqpError::access_refused(
+            "cannot bind or unbind to a volatile (direct reply-to) queue",
+        ));
+    }
+    let to = match target {
+        BindTarget::Queue => Destination::Queue(name),
+        BindTarget::Exchange => Destination::Exchange(name),
+    };
+    let binding = Binding { source, destination: to, routing_key, arguments };
+    place.check(Access::Write, destination(&binding))?;
+    if let Destination::Exchange(name) = &binding.destination {
+        check_not_default(name.as_bytes())?;
+    }
+    check_not_default(binding.source.as_bytes())?;
+    place.check(Access::Read, Resource::Exchange(binding.source.as_bytes()))?;
+    Ok(binding)
+}
+
+fn check_binding_owner(
+    place: &Place,
+    tables: &crate::vhost::Tables,
+    binding: &Binding,
+) -> Result<(), AmqpError> {
+    match &binding.destination {
+        Destination::Queue(name) => match tables.queues.get(name) {
+            Some(entry) => place.check_owner(name.as_bytes(), entry.owner),
+            None => Ok(()),
+        },
+        Destination::Exchange(_) => Ok(()),
+    }
+}
+
+fn destination(binding: &Binding) -> Resource<'_> {
+    match &binding.destination {
+        Destination::Queue(name) => Resource::Queue(name.as_bytes()),
+        Destination::Exchange(name) => Resource::Exchange(name.as_bytes()),
+    }
+}
+
+// ---- queues ----------------------------------------------------------------------------------------------
+
+/// A queue that was declared.
+#[derive(Debug)]
+pub(crate) struct DeclaredQueue {
+    pub name: ShortString,
+    pub queue: QueueRef,
+    pub is_new: bool,
+}
+
+pub(crate) fn declare_queue(
+    place: &Place,
+    broker: &Broker,
+    declare: &QueueDeclare,
+) -> Result<DeclaredQueue, AmqpError> {
+    if declare.passive {
+        let queue = place.queue(declare.name.as_bytes())?;
+        return Ok(DeclaredQueue { name: declare.name.clone(), queue, is_new: false });
+    }
+    let name = match declare.name.is_empty() {
+        true => generate_name(declare)?,
+        false => declare.name.clone(),
+    };
+    if !declare.name.is_empty() {
+        check_name("queue", name.as_bytes())?;
+    }
+    place.check(Access::Configure, Resource::Queue(name.as_bytes()))?;
+    place.vhost.change(|tables| {
+        if let Some(entry) = tables.queues.get(&name) {
+            check_same(place, &name, entry, declare)?;
+            return Ok(DeclaredQueue { name, queue: entry.queue, is_new: false });
+        }
+        queue_arguments::check(&declare.arguments, &place.label(Resource::Queue(name.as_bytes())))?;
+        check_dead_letter_exchange(place, &name, &declare.arguments)?;
+        let queue = create(place, broker, &name, declare);
+        tables.router.add_queue(&name, queue);
+        let entry = QueueEntry {
+            queue,
+            durable: is_durable(declare),
+            auto_delete: declare.auto_delete,
+            owner: owner(place, declare),
+            arguments: declare.arguments.clone(),
+        };
+        tables.queues.insert(name.clone(), entry);
+        Ok(DeclaredQueue { name, queue, is_new: true })
+    })
+}
+
+/// A name that starts as the client asked (`x-name-prefix`) or with `amq.gen-`.
+fn generate_name(declare: &QueueDeclare) -> Result<ShortString, AmqpError> {
+    let prefix = declare.arguments.get("x-name-prefix").and_then(FieldValue::as_long_string);
+    let Some(prefix) = prefix else { return Ok(crate::names::generate("amq.gen-")) };
+    let prefix = String::from_utf8_lossy(prefix).replace(['\r', '\n'], "");
+    if prefix.len() > NAME_PREFIX_LEN_MAX {
+        return Err(AmqpError::precondition_failed(format!(
+            "Queue name prefix '{prefix}' exceeds the 64-byte limit"
+        )));
+    }
+    Ok(crate::names::generate(&format!("{prefix}-")))
+}
+
+/// Exclusive queues go with their connection, so they are never durable (features.md M9).
+fn is_durable(declare: &QueueDeclare) -> bool {
+    declare.durable && !declare.exclusive
+}
+
+fn owner(place: &Place, declare: &QueueDeclare) -> Option<ConnectionId> {
+    declare.exclusive.then_some(place.connection)
+}
+
+/// Whether a declaration agrees with the queue there is (`rabbit_amqqueue:assert_equivalence/5`).
+fn check_same(
+    place: &Place,
+    name: &ShortString,
+    entry: &QueueEntry,
+    declare: &QueueDeclare,
+) -> Result<(), AmqpError> {
+    if entry.owner != owner(place, declare) {
+        return Err(place.locked(name.as_bytes()));
+    }
+    let label = place.label(Resource::Queue(name.as_bytes()));
+    check_flag("durable", &label, is_durable(declare), entry.durable)?;
+    check_flag("auto_delete", &label, declare.auto_delete, entry.auto_delete)?;
+    check_arguments(queue_arguments::COMPARED, &label, &declare.arguments, &entry.arguments)
+}
+
+fn check_dead_letter_exchange(
+    place: &Place,
+    name: &ShortString,
+    arguments: &FieldTable,
+) -> Result<(), AmqpError> {
+    const ARGUMENT: &str = "x-dead-letter-exchange";
+    let resource = Resource::Queue(name.as_bytes());
+    match arguments.get(ARGUMENT) {
+        None => Ok(()),
+        Some(FieldValue::LongString(exchange)) => {
+            place.check(Access::Read, resource)?;
+            place.check(Access::Write, Resource::Exchange(exchange))
+        }
+        Some(other) => Err(AmqpError::precondition_failed(format!(
+            "invalid type '{}' for arg '{ARGUMENT}' in {}",
+            other.type_name(),
+            place.label(resource)
+        ))),
+    }
+}
+
+/// Puts the queue on a shard. Its creation is in the shard's mailbox before the name can be found.
+fn create(place: &Place, broker: &Broker, name: &ShortString, declare: &QueueDeclare) -> QueueRef {
+    let id = broker.queue_ids.next();
+    let shard = (id.0 % broker.shards.len() as u64) as u16;
+    let handle = &broker.shards[usize::from(shard)];
+    let queue = QueueRef { id, shard, slot: handle.reserve_slot() };
+    let options = QueueOptions {
+        queue,
+        name: name.clone(),
+        vhost: place.vhost.name.clone(),
+        auto_delete: declare.auto_delete,
+    };
+    let new = NewQueue { options, vhost: std::sync::Arc::clone(&place.vhost) };
+    handle.mailbox.push(ShardCommand::Create(Box::new(new)));
+    queue
+}

@@ -1,0 +1,141 @@
+use warren_types::session::{Delivery, DeliveryRange, Reply, Settle, Tracking};
+use warren_types::{AmqpError, ChannelId, ConnectionId, ConsumerId, Message};
+
+/// What can be asked of a queue.
+#[derive(Debug)]
+pub enum Command {
+    /// Take a message.
+    Publish(Publish),
+    /// Settle deliveries to this channel.
+    Settle {
+        /// Connection of the channel.
+        connection: ConnectionId,
+        /// Channel that got the deliveries.
+        channel: ChannelId,
+        /// Which of them.
+        range: DeliveryRange,
+        /// How.
+        settle: Settle,
+    },
+    /// The connection's socket has taken so many bytes of the consumer's deliveries.
+    Credit {
+        /// Connection of the consumer.
+        connection: ConnectionId,
+        /// The consumer.
+        consumer: ConsumerId,
+        /// Bytes, as counted by [`Message::memory`].
+        bytes: usize,
+    },
+    /// Fetch one message.
+    Get(Getter),
+    /// Add a consumer.
+    Consume(Box<NewConsumer>),
+    /// Remove a consumer; its unacked messages stay.
+    Cancel {
+        /// Connection of the consumer.
+        connection: ConnectionId,
+        /// Channel of the consumer.
+        channel: ChannelId,
+        /// The consumer.
+        consumer: ConsumerId,
+    },
+    /// The consumer may take messages again after it refused one.
+    Resume {
+        /// Connection of the consumer.
+        connection: ConnectionId,
+        /// The consumer.
+        consumer: ConsumerId,
+    },
+    /// Drop all ready messages.
+    Purge {
+        /// Who asks.
+        connection: ConnectionId,
+        /// Where the answer goes.
+        channel: ChannelId,
+    },
+    /// Tell how many messages and consumers there are, in answer to `queue.declare`.
+    Count {
+        /// Who asks.
+        connection: ConnectionId,
+        /// Where the answer goes.
+        channel: ChannelId,
+    },
+    /// Delete the queue.
+    Delete {
+        /// Who asks and where the answer goes; none if the queue goes with its owner.
+        asked_by: Option<(ConnectionId, ChannelId)>,
+        /// Only without consumers.
+        if_unused: bool,
+        /// Only without ready messages.
+        if_empty: bool,
+    },
+    /// A channel, or the whole connection, is gone.
+    Gone {
+        /// The connection.
+        connection: ConnectionId,
+        /// The channel, if only that.
+        channel: Option<ChannelId>,
+    },
+}
+
+/// A message and who published it.
+#[derive(Debug)]
+pub struct Publish {
+    /// Connection of the publisher.
+    pub connection: ConnectionId,
+    /// Channel of the publisher.
+    pub channel: ChannelId,
+    /// What the publisher wants to hear of it.
+    pub tracking: Tracking,
+    /// The message.
+    pub message: Message,
+}
+
+/// Arguments of `basic.get`.
+#[derive(Debug, Clone, Copy)]
+pub struct Getter {
+    /// Who asks.
+    pub connection: ConnectionId,
+    /// Where the answer goes.
+    pub channel: ChannelId,
+    /// The message counts as acknowledged.
+    pub no_ack: bool,
+}
+
+/// A consumer to add.
+#[derive(Debug, Clone)]
+pub struct NewConsumer {
+    /// Its connection.
+    pub connection: ConnectionId,
+    /// Its channel.
+    pub channel: ChannelId,
+    /// Its id within the connection.
+    pub consumer: ConsumerId,
+    /// Messages count as acknowledged when they are sent.
+    pub no_ack: bool,
+    /// No other consumer may be on the queue.
+    pub exclusive: bool,
+    /// Most unacked messages; 0 for no limit.
+    pub prefetch: u32,
+}
+
+/// Where the consequences of a command go.
+pub trait Effects {
+    /// A message goes to a consumer.
+    fn deliver(&mut self, connection: ConnectionId, delivery: Delivery);
+
+    /// A channel's pending call is answered.
+    fn reply(&mut self, connection: ConnectionId, channel: ChannelId, reply: Result<Reply, AmqpError>);
+
+    /// The queue is responsible for the message with this publish number.
+    fn accepted(&mut self, connection: ConnectionId, channel: ChannelId, number: u64);
+
+    /// What became of an immediate message.
+    fn immediate(&mut self, connection: ConnectionId, channel: ChannelId, number: u64, taken: bool);
+
+    /// A consumer ends because the queue does.
+    fn consumer_cancelled(&mut self, connection: ConnectionId, channel: ChannelId, consumer: ConsumerId);
+
+    /// The queue is gone: no further command may be applied.
+    fn deleted(&mut self);
+}

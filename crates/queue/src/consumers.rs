@@ -1,0 +1,159 @@
+//! The consumers of a queue and the round in which they are served.
+
+use std::collections::VecDeque;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use warren_types::session::Delivery;
+use warren_types::{ChannelId, ConnectionId, ConsumerId};
+
+use crate::NewConsumer;
+
+/// Bytes (by [`warren_types::Message::memory`]) that may be on their way to a consumer's socket at a time.
+///
+/// It bounds what a client that does not read can pile up. A message larger than what is left still goes.
+pub const CONSUMER_WINDOW: usize = 512 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    pub new: NewConsumer,
+    /// Messages delivered and not settled; stays 0 with no-ack.
+    pub unacked: u32,
+    /// Bytes on their way to the socket.
+    in_flight: usize,
+    /// Refused a delivery and waits for `Resume`.
+    refused: bool,
+    /// Whether it stands in the round.
+    in_round: bool,
+}
+
+impl Consumer {
+    fn can_take(&self) -> bool {
+        !self.refused
+            && self.in_flight < CONSUMER_WINDOW
+            && (self.new.no_ack || self.new.prefetch == 0 || self.unacked < self.new.prefetch)
+    }
+}
+
+/// All consumers of a queue.
+#[derive(Debug, Default)]
+pub(crate) struct Consumers {
+    slots: Vec<Option<Consumer>>,
+    by_id: HashMap<(ConnectionId, ConsumerId), usize, RandomState>,
+    /// Slots of the consumers that may be able to take a message, the next one first.
+    round: VecDeque<usize>,
+}
+
+impl Consumers {
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    pub(crate) fn has_exclusive(&self) -> bool {
+        self.slots.iter().flatten().any(|consumer| consumer.new.exclusive)
+    }
+
+    pub(crate) fn add(&mut self, new: NewConsumer) {
+        let id = (new.connection, new.consumer);
+        let consumer = Consumer { new, unacked: 0, in_flight: 0, refused: false, in_round: true };
+        let slot = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+        if slot == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[slot] = Some(consumer);
+        self.round.push_back(slot);
+        self.by_id.insert(id, slot);
+    }
+
+    /// Removes the consumers for which `gone` is true and returns them.
+    pub(crate) fn remove(&mut self, gone: impl Fn(&NewConsumer) -> bool) -> Vec<NewConsumer> {
+        let mut removed = Vec::new();
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].as_ref().is_some_and(|consumer| gone(&consumer.new))
+                && let Some(consumer) = self.slots[slot].take()
+            {
+                self.round.retain(|other| *other != slot);
+                self.by_id.remove(&(consumer.new.connection, consumer.new.consumer));
+                removed.push(consumer.new);
+            }
+        }
+        while matches!(self.slots.last(), Some(None)) {
+            self.slots.pop();
+        }
+        removed
+    }
+
+    /// The consumer whose turn it is, if any can take a message; it goes to the end of the round.
+    pub(crate) fn next(&mut self) -> Option<&mut Consumer> {
+        while let Some(slot) = self.round.pop_front() {
+            let Some(consumer) = self.slots[slot].as_mut() else { continue };
+            if consumer.can_take() {
+                self.round.push_back(slot);
+                return self.slots[slot].as_mut();
+            }
+            consumer.in_round = false;
+        }
+        None
+    }
+
+    /// Whether [`Consumers::next`] would find one.
+    pub(crate) fn any_can_take(&self) -> bool {
+        self.round.iter().any(|slot| self.slots[*slot].as_ref().is_some_and(Consumer::can_take))
+    }
+
+    /// Changes a consumer and lets it rejoin the round if it can take messages again.
+    pub(crate) fn update(
+        &mut self,
+        connection: ConnectionId,
+        consumer: ConsumerId,
+        change: impl FnOnce(&mut Consumer),
+    ) {
+        let Some(slot) = self.by_id.get(&(connection, consumer)).copied() else { return };
+        let Some(found) = self.slots[slot].as_mut() else { return };
+        change(found);
+        if !found.in_round && found.can_take() {
+            found.in_round = true;
+            self.round.push_back(slot);
+        }
+    }
+}
+
+impl Consumer {
+    /// Accounts for a delivery.
+    pub(crate) fn take(&mut self, delivery: &Delivery) {
+        self.in_flight += delivery.message.memory();
+        if !self.new.no_ack {
+            self.unacked += 1;
+        }
+    }
+
+    /// The socket took so many bytes.
+    pub(crate) fn credit(&mut self, bytes: usize) {
+        self.in_flight = self.in_flight.saturating_sub(bytes);
+    }
+
+    /// So many deliveries were settled.
+    pub(crate) fn settled(&mut self, count: u32) {
+        self.unacked = self.unacked.saturating_sub(count);
+    }
+
+    /// A delivery was refused: it never reached the socket.
+    pub(crate) fn refuse(&mut self, bytes: usize) {
+        self.credit(bytes);
+        self.settled(1);
+        self.refused = true;
+    }
+
+    /// It may take messages again.
+    pub(crate) fn resume(&mut self) {
+        self.refused = false;
+    }
+
+    pub(crate) fn channel(&self) -> ChannelId {
+        self.new.channel
+    }
+}

@@ -1,0 +1,28 @@
+//! The queue machine: what a queue holds, and who gets it next.
+//!
+//! A queue is a value. [`Queue::apply`] takes a command and reports what follows through [`Effects`]; it reads no
+//! clock, does no I/O and holds no handles, so that a log of commands replays to the same state.
+//!
+//! ```text
+//!              publish                 take (get, consumer)            ack, reject
+//!  (nowhere) ----------> ready  ------------------------------> unacked -----------> (gone)
+//!                          ^  \                                   /
+//!                          |   `--- no-ack consumer, purge, delete ---> (gone)
+//!                          `----------------------------------'
+//!                            requeue, refuse, channel or connection gone
+//! ```
+//!
+//! Invariants, checked by the model test:
+//! 1. every message accepted is in exactly one of ready, unacked, gone;
+//! 2. ready messages are in the order in which they were published, returned ones at their original place;
+//! 3. no consumer holds more unacked messages than its prefetch;
+//! 4. while a message is ready, no consumer could take it.
+
+mod command;
+mod consumers;
+mod messages;
+mod queue;
+
+pub use command::{Command, Effects, Getter, NewConsumer, Publish};
+pub use consumers::CONSUMER_WINDOW;
+pub use queue::{Queue, QueueOptions};

@@ -1,0 +1,181 @@
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// A message on its way from a publisher to consumers: immutable, and cheap to clone.
+///
+/// The exchange, the routing key, the properties and a small body stand in one allocation, packed; a large
+/// body is kept apart so that it is copied only once, when it is read. Properties are the bytes of the
+/// content header from the property flags on, as they came, and go out unchanged.
+#[derive(Clone)]
+pub struct Message {
+    packed: Arc<[u8]>,
+    large_body: Option<Arc<Bytes>>,
+}
+
+/// What a [`Message`] is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct MessageParts<'a> {
+    /// Name of the exchange it was published to, at most 255 bytes.
+    pub exchange: &'a [u8],
+    /// Routing key, at most 255 bytes.
+    pub routing_key: &'a [u8],
+    /// Property flags and property list of the content header.
+    pub properties: &'a [u8],
+    /// Whether the publisher asked for it to survive a restart (`delivery-mode` 2).
+    pub persistent: bool,
+}
+
+// Layout of `packed`: this head, then exchange, routing key, properties, and the body if it is small.
+// 0: exchange length u8, 1: routing key length u8, 2: flags u8, 3: zero, 4..8: properties length u32 LE.
+const HEAD_LEN: usize = 8;
+const FLAG_PERSISTENT: u8 = 1;
+
+impl Message {
+    /// Bodies up to this size, in bytes, are packed together with the rest.
+    pub const SMALL_BODY_LEN_MAX: usize = 4096;
+
+    /// What the broker holds for a message beside its bytes: the count that memory limits use.
+    const OVERHEAD: usize = 128;
+
+    /// Copies everything, `scratch` being a buffer to work in.
+    #[must_use]
+    pub fn new(parts: MessageParts<'_>, body: &[u8], scratch: &mut Vec<u8>) -> Self {
+        if body.len() > Self::SMALL_BODY_LEN_MAX {
+            return Self::with_large_body(parts, Bytes::copy_from_slice(body), scratch);
+        }
+        pack(parts, body, scratch);
+        Self { packed: Arc::from(&scratch[..]), large_body: None }
+    }
+
+    /// Copies everything but the body.
+    #[must_use]
+    pub fn with_large_body(parts: MessageParts<'_>, body: Bytes, scratch: &mut Vec<u8>) -> Self {
+        pack(parts, &[], scratch);
+        Self { packed: Arc::from(&scratch[..]), large_body: Some(Arc::new(body)) }
+    }
+
+    /// Name of the exchange it was published to.
+    #[must_use]
+    pub fn exchange(&self) -> &[u8] {
+        &self.packed[HEAD_LEN..self.exchange_end()]
+    }
+
+    /// Routing key.
+    #[must_use]
+    pub fn routing_key(&self) -> &[u8] {
+        &self.packed[self.exchange_end()..self.routing_key_end()]
+    }
+
+    /// Property flags and property list, as received.
+    #[must_use]
+    pub fn properties(&self) -> &[u8] {
+        &self.packed[self.routing_key_end()..self.properties_end()]
+    }
+
+    /// The body if it is packed with the rest; otherwise see [`Message::large_body`].
+    #[must_use]
+    pub fn small_body(&self) -> &[u8] {
+        &self.packed[self.properties_end()..]
+    }
+
+    /// The body if it is kept apart.
+    #[must_use]
+    pub fn large_body(&self) -> Option<&Bytes> {
+        self.large_body.as_deref()
+    }
+
+    /// The body, wherever it is.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        self.large_body.as_deref().map_or_else(|| self.small_body(), |body| &body[..])
+    }
+
+    /// Length of the body, in bytes.
+    #[must_use]
+    pub fn body_len(&self) -> usize {
+        self.body().len()
+    }
+
+    /// Whether the publisher asked for it to survive a restart.
+    #[must_use]
+    pub fn is_persistent(&self) -> bool {
+        self.packed[2] & FLAG_PERSISTENT != 0
+    }
+
+    /// Memory that the message takes, in bytes, by estimate.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.packed.len() + self.large_body.as_ref().map_or(0, |body| body.len()) + Self::OVERHEAD
+    }
+
+    fn exchange_end(&self) -> usize {
+        HEAD_LEN + usize::from(self.packed[0])
+    }
+
+    fn routing_key_end(&self) -> usize {
+        self.exchange_end() + usize::from(self.packed[1])
+    }
+
+    fn properties_end(&self) -> usize {
+        let len = u32::from_le_bytes([self.packed[4], self.packed[5], self.packed[6], self.packed[7]]);
+        self.routing_key_end() + len as usize
+    }
+}
+
+fn pack(parts: MessageParts<'_>, body: &[u8], scratch: &mut Vec<u8>) {
+    let short = |bytes: &[u8]| u8::try_from(bytes.len()).expect("names are at most 255 bytes");
+    let properties_len = u32::try_from(parts.properties.len()).expect("a content header fits in a frame");
+    scratch.clear();
+    scratch.extend_from_slice(&[
+        short(parts.exchange),
+        short(parts.routing_key),
+        if parts.persistent { FLAG_PERSISTENT } else { 0 },
+        0,
+    ]);
+    scratch.extend_from_slice(&properties_len.to_le_bytes());
+    scratch.extend_from_slice(parts.exchange);
+    scratch.extend_from_slice(parts.routing_key);
+    scratch.extend_from_slice(parts.properties);
+    scratch.extend_from_slice(body);
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("exchange", &String::from_utf8_lossy(self.exchange()))
+            .field("routing_key", &String::from_utf8_lossy(self.routing_key()))
+            .field("persistent", &self.is_persistent())
+            .field("body_len", &self.body_len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts() -> MessageParts<'static> {
+        MessageParts {
+            exchange: b"sorting_room",
+            routing_key: b"jason",
+            properties: &[0x10, 0, 2],
+            persistent: true,
+        }
+    }
+
+    #[test]
+    fn keeps_its_parts() {
+        for len in [0, 1, Message::SMALL_BODY_LEN_MAX, Message::SMALL_BODY_LEN_MAX + 1] {
+            let body = vec![7; len];
+            let message = Message::new(parts(), &body, &mut Vec::new());
+            assert_eq!(message.exchange(), b"sorting_room");
+            assert_eq!(message.routing_key(), b"jason");
+            assert_eq!(message.properties(), [0x10, 0, 2]);
+            assert_eq!(message.body(), body);
+            assert!(message.is_persistent());
+            assert_eq!(message.large_body().is_some(), len > Message::SMALL_BODY_LEN_MAX);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The `warren` command.
+
+mod data_dir;
+mod server;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// A message broker for RabbitMQ clients.
+#[derive(Debug, Parser)]
+#[command(
+    name = "warren",
+    version,
+    about,
+    long_about = "Warren is a message broker. Clients of RabbitMQ (AMQP 0-9-1), and of its ancestors \
+                  (AMQP 0-9 and 0-8), talk to it unchanged.",
+    after_help = "Start a broker:            warren server\n\
+                  With a port and a place:   warren server --amqp-port 5673 --data-dir /var/lib/warren\n\
+                  Complete commands in bash: source <(warren completion bash)"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a broker until it gets SIGTERM or SIGINT.
+    Server(server::Options),
+    /// Print a script that completes warren's commands in a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Server(options) => server::run(&options),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "warren", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

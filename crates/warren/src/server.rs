@@ -1,0 +1,212 @@
+//! `warren server`
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::filter::LevelFilter;
+use warren_broker::{Broker, Permissions, Settings};
+use warren_config::{Config, Listener, LogLevel};
+use warren_server::{Limits, Server, ServerIdentity};
+
+use crate::data_dir::DataDir;
+
+/// Options of `warren server`. Each can also be given as an environment variable; the command line wins over
+/// the environment, and both over the configuration file.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Directory for everything the broker keeps; created if missing.
+    #[arg(long, env = "WARREN_DATA_DIR", value_name = "DIR", default_value = "warren-data")]
+    data_dir: PathBuf,
+
+    /// Configuration file in rabbitmq.conf syntax.
+    #[arg(long, env = "WARREN_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Address to listen on [default: every address; the user guest may connect from this machine only].
+    #[arg(long, env = "WARREN_BIND", value_name = "ADDRESS")]
+    bind: Option<IpAddr>,
+
+    /// Port for AMQP; 0 lets the system choose, the line "ready amqp=HOST:PORT" tells which [default: 5672].
+    #[arg(long, env = "WARREN_AMQP_PORT", value_name = "PORT")]
+    amqp_port: Option<u16>,
+
+    /// Threads that serve clients and queues [default: one for each processor].
+    #[arg(long, env = "WARREN_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+/// Most shards: beyond, batches would become too small.
+const SHARDS_MAX: u16 = 32;
+
+/// Time for clients to agree to the connection's end at shutdown.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The version of RabbitMQ whose behaviour clients may expect: some look at it before they use a feature.
+const COMPATIBLE_VERSION: &str = "4.3.5";
+
+pub(crate) fn run(options: &Options) -> ExitCode {
+    match start(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("warren: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(options: &Options) -> anyhow::Result<()> {
+    let config = read_config(options)?;
+    start_log(config.log_level);
+    raise_file_limit();
+    let data_dir = DataDir::open(&options.data_dir)?;
+    let threads = options.threads.map_or_else(
+        || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        usize::from,
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    runtime.block_on(serve(options, &config, &data_dir, threads))
+}
+
+fn read_config(options: &Options) -> anyhow::Result<Config> {
+    let Some(path) = &options.config else { return Ok(Config::default()) };
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {shown}"))?;
+    Config::parse(&text).with_context(|| format!("the configuration {shown} is not valid"))
+}
+
+fn start_log(level: LogLevel) {
+    let level = match level {
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warning => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::None => LevelFilter::OFF,
+    };
+    // Standard output belongs to the line that tells scripts where the broker listens.
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+}
+
+/// Every connection needs a file: allow as many as the system lets us.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("cannot raise the limit of open files: {error}");
+    }
+}
+
+async fn serve(
+    options: &Options,
+    config: &Config,
+    data_dir: &DataDir,
+    threads: usize,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    let broker = Broker::start(settings(config, threads)?);
+    let server = bind(options, config, &broker)?;
+    let addresses = server.addresses().context("cannot tell the port")?;
+    announce(&addresses, data_dir)?;
+    let (stop, stopping) = watch::channel(false);
+    let server = tokio::spawn(server.run(stopping, SHUTDOWN_PATIENCE));
+    let signal = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!("{signal}: closing connections");
+    stop.send_replace(true);
+    server.await.context("the server's task failed")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn settings(config: &Config, threads: usize) -> anyhow::Result<Settings> {
+    let patterns = &config.default_permissions;
+    Ok(Settings {
+        shards: u16::try_from(threads).unwrap_or(SHARDS_MAX).min(SHARDS_MAX),
+        memory_limit: config.memory_limit(),
+        default_vhost: config.default_vhost.clone(),
+        default_user: config.default_user.clone(),
+        default_password: config.default_pass.clone(),
+        default_permissions: Permissions::new(&patterns.configure, &patterns.write, &patterns.read)
+            .context("default_permissions are not regular expressions")?,
+        loopback_users: config.loopback_users(),
+    })
+}
+
+fn bind(options: &Options, config: &Config, broker: &Arc<Broker>) -> anyhow::Result<Server> {
+    let listeners = match (options.bind, options.amqp_port) {
+        (None, None) => config.listeners(),
+        (None, Some(port)) => vec![Listener::Port(port)],
+        (Some(address), port) => {
+            let port = port.unwrap_or(Config::DEFAULT_PORT);
+            vec![Listener::Address(SocketAddr::new(address, port))]
+        }
+    };
+    let limits = Limits {
+        frame_max: config.frame_max,
+        channel_max: config.channel_max,
+        heartbeat_s: config.heartbeat_s,
+        message_len_max: config.max_message_size,
+        handshake_timeout: config.handshake_timeout,
+    };
+    let open = |addresses: &[SocketAddr]| {
+        Server::bind(addresses, config.backlog, Arc::clone(broker), limits.clone(), identity(config))
+    };
+    let mut addresses = Vec::new();
+    for listener in listeners {
+        match listener.addresses()[..] {
+            // A v6 socket for every address takes v4 clients too; where there is no v6, v4 alone is right.
+            [v6, v4] => addresses.push(if open(&[SocketAddr::new(v6.ip(), 0)]).is_ok() { v6 } else { v4 }),
+            ref one => addresses.extend_from_slice(one),
+        }
+    }
+    if addresses.is_empty() {
+        bail!("no address to listen on");
+    }
+    Ok(open(&addresses)?)
+}
+
+fn identity(config: &Config) -> ServerIdentity {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    ServerIdentity {
+        product: "Warren".to_owned(),
+        version: COMPATIBLE_VERSION.to_owned(),
+        cluster_name: config.cluster_name.clone().unwrap_or_else(|| format!("rabbit@{host}")),
+        platform: format!("Rust; Warren {}", env!("CARGO_PKG_VERSION")),
+        copyright: "The authors of Warren".to_owned(),
+        information: "Licensed under the Apache License, Version 2.0".to_owned(),
+    }
+}
+
+/// Tells scripts on standard output where clients can connect.
+fn announce(addresses: &[SocketAddr], data_dir: &DataDir) -> anyhow::Result<()> {
+    let shown: Vec<String> = addresses
+        .iter()
+        .map(|address| match address.ip() {
+            ip if ip.is_unspecified() => format!("localhost:{}", address.port()),
+            _ => address.to_string(),
+        })
+        .collect();
+    let line = format!(
+        "ready amqp={} data={} pid={} version={}\n",
+        shown.join(","),
+        data_dir.path().display(),
+        std::process::id(),
+        env!("CARGO_PKG_VERSION")
+    );
+    let mut stdout = std::io::stdout();
+    stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).context("cannot write to standard output")
+}
