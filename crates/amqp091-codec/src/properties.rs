@@ -37,8 +37,8 @@ pub enum PropertiesError {
     /// There is more than the flags announce.
     #[error("{0} bytes behind the last property")]
     Trailing(usize),
-    /// The flags go on, but class `basic` has no more properties.
-    #[error("property flags of more than one word")]
+    /// The flags go on and announce properties that class `basic` does not have.
+    #[error("flags of unknown properties")]
     Continued,
     /// The headers are not a field table.
     #[error("in the headers: {0}")]
@@ -69,17 +69,20 @@ impl<'a> Properties<'a> {
 
     /// Walks over raw properties, as [`ContentHeader::properties`](crate::ContentHeader::properties) has them.
     ///
-    /// Bit 1 of the flags, which stands for no property, is ignored, as RabbitMQ does. A second word of flags
-    /// is refused: there is nothing that it could announce, and since properties are forwarded as received,
-    /// it would reach clients that fail on it.
+    /// Bit 1 of the flags, which stands for no property, is ignored, as RabbitMQ does. More words of flags may
+    /// follow as long as they announce nothing: class `basic` has no properties beyond the first word.
     ///
     /// # Errors
     /// If the bytes are too few, too many, or the headers malformed.
     pub fn parse(raw: &'a [u8]) -> Result<Self, PropertiesError> {
         let mut reader = Reader::new(raw);
         let flags = reader.u16()?;
-        if flags & CONTINUED != 0 {
-            return Err(PropertiesError::Continued);
+        let mut word = flags;
+        while word & CONTINUED != 0 {
+            word = reader.u16()?;
+            if word & !CONTINUED != 0 {
+                return Err(PropertiesError::Continued);
+            }
         }
         let mut starts = [0; COUNT];
         for (property, start) in starts.iter_mut().enumerate() {

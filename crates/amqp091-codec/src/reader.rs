@@ -1,6 +1,6 @@
 use warren_types::FieldTable;
 
-use crate::TableError;
+use crate::decode_error::Fault;
 use crate::table;
 
 /// The bytes end before the value does.
@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A field table with its length in front.
-    pub(crate) fn table(&mut self) -> Result<FieldTable, TableError> {
-        table::decode(self.long_string()?)
+    pub(crate) fn table(&mut self) -> Result<FieldTable, Fault> {
+        Ok(table::decode(self.long_string()?)?)
     }
 }

@@ -87,7 +87,7 @@ pub fn find(bytes: &[u8], name: &[u8]) -> Option<FieldValue> {
 /// * arrays as `F`, with the indices `0`, `1`, ... as names, so that `x-death` can still be read
 /// * void values, and entries of arrays that are void, are left out
 ///
-/// Tables and arrays beyond [`DEPTH_MAX`] levels, which [`decode`] cannot have made, are written empty.
+/// Tables and arrays beyond [`DEPTH_MAX`] levels, which [`decode`] cannot have made, are written as void.
 pub fn encode(table: &FieldTable, dialect: Dialect, out: &mut Vec<u8>) {
     Encoder { dialect, depth: 0 }.table(table, out);
 }
@@ -216,14 +216,14 @@ impl Encoder {
         });
     }
 
-    /// Writes the length and, unless it is too deep, the content of a table or array.
+    /// Writes the length and the content of a table or array, one level further down.
     fn nested(self, out: &mut Vec<u8>, content: impl FnOnce(Self, &mut Vec<u8>)) {
         let inner = Self { depth: self.depth + 1, ..self };
-        put_with_length(out, |out| {
-            if inner.depth <= DEPTH_MAX {
-                content(inner, out);
-            }
-        });
+        put_with_length(out, |out| content(inner, out));
+    }
+
+    fn is_too_deep(self, value: &FieldValue) -> bool {
+        self.depth >= DEPTH_MAX && matches!(value, FieldValue::Array(_) | FieldValue::Table(_))
     }
 
     fn entry(self, name: &[u8], value: &FieldValue, out: &mut Vec<u8>) {
@@ -232,7 +232,7 @@ impl Encoder {
                 put_short_string(out, name);
                 self.value(value, out);
             }
-            Dialect::Amqp08 if matches!(value, FieldValue::Void) => {}
+            Dialect::Amqp08 if matches!(value, FieldValue::Void) || self.is_too_deep(value) => {}
             Dialect::Amqp08 => {
                 put_short_string(out, name);
                 self.value_08(value, out);
@@ -242,6 +242,7 @@ impl Encoder {
 
     fn value(self, value: &FieldValue, out: &mut Vec<u8>) {
         match value {
+            deep if self.is_too_deep(deep) => out.push(b'V'),
             FieldValue::Bool(b) => put(out, b't', &[u8::from(*b)]),
             FieldValue::I8(n) => put(out, b'b', &n.to_be_bytes()),
             FieldValue::U8(n) => put(out, b'B', &[*n]),

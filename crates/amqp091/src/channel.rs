@@ -4,7 +4,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use warren_amqp091_codec::Method;
 use warren_types::session::{
-    Bind, BindTarget, Consume, Event, ExchangeDeclare, Got, Outcome, QueueDeclare, QueueDeclared, Reply, Session,
+    Bind, BindTarget, Consume, Event, ExchangeDeclare, Got, Outcome, QueueDeclare, QueueDeclared, Reply,
+    Session,
 };
 use warren_types::{AmqpError, ChannelId, ConsumerId, Ledger, Message, QueueRef, ShortString};
 
@@ -245,7 +246,15 @@ impl Channel {
     fn topology(&mut self, method: Method<'_>, core: &mut Core, session: &mut impl Session) -> MethodResult {
         let (ok, nowait) = match method {
             Method::ExchangeDeclare {
-                exchange, kind, passive, durable, auto_delete, internal, nowait, arguments, ..
+                exchange,
+                kind,
+                passive,
+                durable,
+                auto_delete,
+                internal,
+                nowait,
+                arguments,
+                ..
             } => {
                 session.exchange_declare(ExchangeDeclare {
                     name: name(exchange),
@@ -360,7 +369,8 @@ impl Channel {
             (0, limit) => limit,
             (prefetch, limit) => prefetch.min(limit),
         };
-        let consume = Consume { queue, consumer: id, tag: tag.clone(), no_ack, exclusive, prefetch, arguments };
+        let consume =
+            Consume { queue, consumer: id, tag: tag.clone(), no_ack, exclusive, prefetch, arguments };
         let queue = session.consume(self.id, consume)?;
         let consumer = Consumer { tag, queue, no_ack };
         self.wait(Awaiting::Consume { nowait, id, consumer }, core);

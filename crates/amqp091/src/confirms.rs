@@ -80,7 +80,8 @@ impl Confirms {
         self.nacked.sort_unstable();
         self.acked.sort_unstable();
         let ack_below = lowest_open.min(self.nacked.first().copied().unwrap_or(u64::MAX));
-        let nack_below = lowest_open.min(self.acked.iter().copied().find(|n| *n >= ack_below).unwrap_or(u64::MAX));
+        let nack_below =
+            lowest_open.min(self.acked.iter().copied().find(|n| *n >= ack_below).unwrap_or(u64::MAX));
         for (settled, below, accepted) in
             [(&mut self.acked, ack_below, true), (&mut self.nacked, nack_below, false)]
         {

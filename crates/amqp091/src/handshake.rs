@@ -24,9 +24,11 @@ pub struct ServerIdentity {
 }
 
 /// The SASL mechanisms that are offered, in the order of preference.
-pub(crate) const MECHANISMS: &[u8] = b"PLAIN AMQPLAIN";
+pub(crate) fn mechanisms(session: &impl Session) -> &'static [u8] {
+    if session.offers_anonymous() { b"PLAIN AMQPLAIN ANONYMOUS" } else { b"PLAIN AMQPLAIN" }
+}
 
-/// Mechanisms that RabbitMQ knows and that are not offered here.
+/// Mechanisms that RabbitMQ knows and that may not be offered here.
 const MECHANISMS_KNOWN: &[&[u8]] = &[b"EXTERNAL", b"ANONYMOUS", b"RABBIT-CR-DEMO"];
 
 /// What the server can do, told to clients that read it.
@@ -113,13 +115,14 @@ pub(crate) fn authenticate(
             match (login.get("LOGIN"), login.get("PASSWORD")) {
                 (Some(user), Some(password)) => match (bytes(user), bytes(password)) {
                     (Some(user), Some(password)) => session.login(user, password),
-                    _ => Err(malformed(
-                        "AMQPLAIN auth info uses unsupported type for LOGIN or PASSWORD field",
-                    )),
+                    _ => {
+                        Err(malformed("AMQPLAIN auth info uses unsupported type for LOGIN or PASSWORD field"))
+                    }
                 },
                 _ => Err(malformed("AMQPLAIN auth info is missing LOGIN or PASSWORD field")),
             }
         }
+        b"ANONYMOUS" if session.offers_anonymous() => session.login_anonymous(),
         _ => {
             let kind = if MECHANISMS_KNOWN.contains(&mechanism) { "invalid" } else { "unknown" };
             let name = String::from_utf8_lossy(mechanism);
@@ -238,7 +241,8 @@ mod tests {
         );
         assert_eq!(
             check("channel_max", 0, 1, 2047),
-            Err("negotiated channel_max = 0 (no limit) is higher than the maximum allowed value (2047)".into())
+            Err("negotiated channel_max = 0 (no limit) is higher than the maximum allowed value (2047)"
+                .into())
         );
     }
 }

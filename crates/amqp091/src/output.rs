@@ -127,8 +127,7 @@ mod tests {
         while !output.is_empty() {
             let mut slices = [IoSlice::new(&[]); 4];
             let used = output.slices(&mut slices);
-            let taken: Vec<u8> =
-                slices[..used].iter().flat_map(|slice| slice.to_vec()).take(step).collect();
+            let taken: Vec<u8> = slices[..used].iter().flat_map(|slice| slice.to_vec()).take(step).collect();
             output.advance(taken.len());
             all.extend(taken);
         }

@@ -44,7 +44,7 @@ impl ExtraKeys {
 
 fn unacceptable(name: &str, value: &FieldValue) -> AmqpError {
     AmqpError::precondition_failed(format!(
-        "invalid message: {{unacceptable_type_in_header,<<\"{name}\">>,{}}}",
+        "invalid message: {{unacceptable_type_in_header,\"{name}\",{}}}",
         value.type_name()
     ))
 }

@@ -39,7 +39,11 @@ impl MemoryAlarm {
     /// Looks at the memory again; returns the alarm's new state if it changed.
     pub(crate) fn check(&self) -> Option<bool> {
         let held = self.held.load(Ordering::Relaxed);
-        let used = if held > self.limit { resident_bytes().map_or(held, |resident| held.min(resident)) } else { held };
+        let used = if held > self.limit {
+            resident_bytes().map_or(held, |resident| held.min(resident))
+        } else {
+            held
+        };
         let raise = used > self.limit;
         (self.raised.swap(raise, Ordering::AcqRel) != raise).then_some(raise)
     }

@@ -72,8 +72,16 @@ impl User {
         if password.is_empty() || !self.password.matches(password) {
             return Err(format!("user '{name}' - invalid credentials"));
         }
+        self.check_origin(from)
+    }
+
+    /// Checks where a login comes from.
+    ///
+    /// # Errors
+    /// Why the login is refused: for the log, not for the client.
+    pub(crate) fn check_origin(&self, from: IpAddr) -> Result<(), String> {
         if self.loopback_only && !from.to_canonical().is_loopback() {
-            return Err(format!("user '{name}' can only connect via localhost"));
+            return Err(format!("user '{}' can only connect via localhost", self.name));
         }
         Ok(())
     }

@@ -32,6 +32,8 @@ pub struct Settings {
     pub default_permissions: Permissions,
     /// Users that may connect from this machine only.
     pub loopback_users: Vec<String>,
+    /// The user that clients without credentials act as; none refuses them.
+    pub anonymous_user: Option<String>,
 }
 
 /// Where a connection gets its events, and how it is held back.
@@ -154,6 +156,7 @@ pub struct Broker {
     pub(crate) direct_replies: DirectReplies,
     pub(crate) alarm: Arc<MemoryAlarm>,
     pub(crate) queue_ids: QueueIds,
+    pub(crate) anonymous_user: Option<String>,
     vhosts: RwLock<BTreeMap<String, Arc<Vhost>>>,
     users: RwLock<BTreeMap<String, Arc<User>>>,
     permissions: RwLock<BTreeMap<(String, String), Arc<Permissions>>>,
@@ -185,6 +188,7 @@ impl Broker {
             direct_replies: DirectReplies::default(),
             alarm,
             queue_ids: QueueIds::default(),
+            anonymous_user: settings.anonymous_user,
             vhosts: RwLock::new(BTreeMap::from([(settings.default_vhost, vhost)])),
             users: RwLock::new(BTreeMap::from([(settings.default_user, Arc::new(user))])),
             permissions: RwLock::new(BTreeMap::from([(grant, Arc::new(settings.default_permissions))])),
@@ -199,7 +203,8 @@ impl Broker {
 
     /// Asks every connection to close with 320, as at shutdown.
     pub fn close_connections(&self, reason: &str) {
-        let error = AmqpError::connection_forced(format!("broker forced connection closure with reason '{reason}'"));
+        let error =
+            AmqpError::connection_forced(format!("broker forced connection closure with reason '{reason}'"));
         self.ports.broadcast(|| Event::Close(error.clone()));
     }
 

@@ -19,7 +19,12 @@ pub(crate) fn inequivalent(
 ///
 /// # Errors
 /// 406 if it differs.
-pub(crate) fn check_flag(argument: &str, label: &str, received: bool, current: bool) -> Result<(), AmqpError> {
+pub(crate) fn check_flag(
+    argument: &str,
+    label: &str,
+    received: bool,
+    current: bool,
+) -> Result<(), AmqpError> {
     if received == current {
         return Ok(());
     }
@@ -73,7 +78,9 @@ fn shown(value: Option<&FieldValue>, both: bool) -> String {
 fn text(value: &FieldValue) -> String {
     match value {
         FieldValue::Bool(value) => value.to_string(),
-        FieldValue::LongString(bytes) | FieldValue::ByteArray(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        FieldValue::LongString(bytes) | FieldValue::ByteArray(bytes) => {
+            String::from_utf8_lossy(bytes).into_owned()
+        }
         FieldValue::F32(value) => value.to_string(),
         FieldValue::F64(value) => value.to_string(),
         FieldValue::Timestamp(value) => value.to_string(),

@@ -39,7 +39,8 @@ impl RouteCache {
         self.key.push(request.exchange.len() as u8);
         self.key.extend_from_slice(request.exchange);
         self.key.extend_from_slice(request.routing_key);
-        let known = if request.extra_keys.is_empty() { self.routes.get(&self.key[..]).cloned() } else { None };
+        let known =
+            if request.extra_keys.is_empty() { self.routes.get(&self.key[..]).cloned() } else { None };
         if known.is_none() {
             check_exchange(place, request.exchange)?;
         }
@@ -99,9 +100,8 @@ fn check_properties(place: &Place, request: &RouteRequest<'_>) -> Result<(), Amq
 /// A decimal number of milliseconds (`rabbit_basic:parse_expiration/1`).
 fn check_expiration(text: &[u8]) -> Result<(), AmqpError> {
     let shown = String::from_utf8_lossy(text);
-    let refuse = |cause: String| {
-        Err(AmqpError::precondition_failed(format!("invalid expiration '{shown}': {cause}")))
-    };
+    let refuse =
+        |cause: String| Err(AmqpError::precondition_failed(format!("invalid expiration '{shown}': {cause}")));
     let sign = usize::from(matches!(text.first(), Some(b'-' | b'+')));
     let digits = text[sign..].iter().take_while(|byte| byte.is_ascii_digit()).count();
     if digits == 0 {

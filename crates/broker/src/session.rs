@@ -8,7 +8,9 @@ use warren_types::session::{
     Bind, Consume, DeliveryRange, Event, ExchangeDeclare, LoginRefused, Outcome, QueueDeclare, QueueDeclared,
     Reply, Route, RouteRequest, Session, Settle, Tracking,
 };
-use warren_types::{AmqpError, ChannelId, ConnectionId, ConsumerId, Message, QueueRef, ReplyCode, ShortString};
+use warren_types::{
+    AmqpError, ChannelId, ConnectionId, ConsumerId, Message, QueueRef, ReplyCode, ShortString,
+};
 
 use crate::auth::{self, Access, Permissions, Resource, User};
 use crate::broker::{Broker, LOW_ON_MEMORY, Port};
@@ -183,6 +185,15 @@ impl BrokerSession {
         }
     }
 
+    fn log_in(&mut self, user: Option<Arc<User>>, result: Result<(), String>) -> Result<(), LoginRefused> {
+        result.map_err(|cause| {
+            tracing::error!(peer = %self.client, "login refused: {cause}");
+            LoginRefused::Credentials
+        })?;
+        self.user = user;
+        Ok(())
+    }
+
     fn push(&mut self, shard: u16, command: ShardCommand) {
         let batch = &mut self.batches[usize::from(shard)];
         if !batch.attached {
@@ -255,12 +266,20 @@ impl Session for BrokerSession {
             Some(user) => user.check_login(password, self.client.ip()),
             None => Err(format!("user '{name}' - invalid credentials")),
         };
-        result.map_err(|cause| {
-            tracing::error!(peer = %self.client, "login refused: {cause}");
-            LoginRefused::Credentials
-        })?;
-        self.user = found;
-        Ok(())
+        self.log_in(found, result)
+    }
+
+    fn offers_anonymous(&self) -> bool {
+        self.broker.anonymous_user.is_some()
+    }
+
+    fn login_anonymous(&mut self) -> Result<(), LoginRefused> {
+        let found = self.broker.anonymous_user.as_ref().and_then(|name| self.broker.user(name));
+        let result = match &found {
+            Some(user) => user.check_origin(self.client.ip()),
+            None => Err("there is no user for anonymous clients".to_owned()),
+        };
+        self.log_in(found, result)
     }
 
     fn open(&mut self, vhost: &[u8]) -> Result<(), AmqpError> {
@@ -285,7 +304,9 @@ impl Session for BrokerSession {
         let place = self.place()?;
         let (user, vhost) = (&place.user.name, &place.vhost.name);
         if self.broker.permissions(user, vhost).is_none() {
-            return Err(AmqpError::not_allowed(format!("access to vhost '{vhost}' refused for user '{user}'")));
+            return Err(AmqpError::not_allowed(format!(
+                "access to vhost '{vhost}' refused for user '{user}'"
+            )));
         }
         Ok(())
     }
@@ -407,7 +428,8 @@ impl Session for BrokerSession {
     }
 
     fn route(&mut self, request: &RouteRequest<'_>) -> Result<Route, AmqpError> {
-        let place = self.place.as_ref().ok_or_else(|| AmqpError::command_invalid("no virtual host is open"))?;
+        let place =
+            self.place.as_ref().ok_or_else(|| AmqpError::command_invalid("no virtual host is open"))?;
         if request.exchange.is_empty() && request.routing_key.starts_with(ADDRESS_PREFIX) {
             place.check(Access::Write, Resource::Exchange(b""))?;
             return Ok(match self.broker.direct_replies.find(request.routing_key) {
@@ -479,4 +501,3 @@ impl Drop for BrokerSession {
 
 /// The commands are pushed once for each message and queue: they must stay small.
 const _: () = assert!(size_of::<ShardCommand>() <= 80);
-

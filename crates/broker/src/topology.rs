@@ -2,8 +2,8 @@
 
 use warren_queue::QueueOptions;
 use warren_router::{
-    ALTERNATE_EXCHANGE, BindError, Binding, Declared, DeleteExchangeError, Destination, ExchangeDefinition, ExchangeKind,
-    Inequivalent,
+    ALTERNATE_EXCHANGE, BindError, Binding, Declared, DeleteExchangeError, Destination, ExchangeDefinition,
+    ExchangeKind, Inequivalent,
 };
 use warren_types::session::{Bind, BindTarget, ExchangeDeclare, QueueDeclare};
 use warren_types::{AmqpError, ConnectionId, FieldTable, FieldValue, QueueRef, ShortString};
@@ -45,11 +45,14 @@ pub(crate) fn declare_exchange(place: &Place, declare: ExchangeDeclare) -> Resul
     if declare.passive {
         check_not_default(declare.name.as_bytes())?;
         let tables = place.vhost.read();
-        return tables.router.exchange(declare.name.as_bytes()).map(|_| ()).ok_or_else(|| place.not_found(resource));
+        return tables
+            .router
+            .exchange(declare.name.as_bytes())
+            .map(|_| ())
+            .ok_or_else(|| place.not_found(resource));
     }
-    let kind = ExchangeKind::parse(declare.kind.as_bytes()).ok_or_else(|| {
-        AmqpError::command_invalid(format!("unknown exchange type '{}'", declare.kind))
-    })?;
+    let kind = ExchangeKind::parse(declare.kind.as_bytes())
+        .ok_or_else(|| AmqpError::precondition_failed(format!("unknown exchange type '{}'", declare.kind)))?;
     check_not_default(declare.name.as_bytes())?;
     place.check(Access::Configure, resource)?;
     check_alternate(place, &declare)?;
@@ -105,7 +108,9 @@ pub(crate) fn delete_exchange(place: &Place, name: &[u8], if_unused: bool) -> Re
         Err(DeleteExchangeError::InUse) => {
             Err(AmqpError::precondition_failed(format!("{} in use", place.label(resource))))
         }
-        Err(error @ DeleteExchangeError::DefaultExchange) => Err(AmqpError::access_refused(error.to_string())),
+        Err(error @ DeleteExchangeError::DefaultExchange) => {
+            Err(AmqpError::access_refused(error.to_string()))
+        }
     })
 }
 
@@ -141,9 +146,7 @@ pub(crate) fn unbind(place: &Place, bind: Bind) -> Result<(), AmqpError> {
 fn check_binding(place: &Place, bind: Bind) -> Result<Binding, AmqpError> {
     let Bind { source, target, destination: name, routing_key, arguments } = bind;
     if target == BindTarget::Queue && name.as_bytes().starts_with(ADDRESS_PREFIX) {
-        return Err(AmqpError::access_refused(
-            "cannot bind or unbind to a volatile (direct reply-to) queue",
-        ));
+        return Err(AmqpError::access_refused("cannot bind or unbind to a volatile (direct reply-to) queue"));
     }
     let to = match target {
         BindTarget::Queue => Destination::Queue(name),

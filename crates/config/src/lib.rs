@@ -41,6 +41,8 @@ pub struct Config {
     pub default_permissions: PermissionPatterns,
     /// Users that may connect from this machine only (`loopback_users.*`).
     pub loopback_users: BTreeMap<String, bool>,
+    /// The user that clients without credentials act as (`anonymous_login_user`, `none` to refuse them).
+    pub anonymous_login_user: Option<String>,
     /// When publishers must wait (`vm_memory_high_watermark.*`).
     pub memory_high_watermark: Watermark,
     /// Name of the cluster, told to clients (`cluster_name`).
@@ -112,6 +114,7 @@ impl Default for Config {
                 read: ".*".to_owned(),
             },
             loopback_users: BTreeMap::from([("guest".to_owned(), true)]),
+            anonymous_login_user: Some("guest".to_owned()),
             memory_high_watermark: Watermark::Relative(0.6),
             cluster_name: None,
             log_level: LogLevel::Info,

@@ -68,6 +68,9 @@ fn set(config: &mut Config, key: &str, value: &str) -> Result<(), String> {
         "default_permissions.write" => value.clone_into(&mut config.default_permissions.write),
         "default_permissions.read" => value.clone_into(&mut config.default_permissions.read),
         "loopback_users" if value == "none" => config.loopback_users.clear(),
+        "anonymous_login_user" => {
+            config.anonymous_login_user = (value != "none").then(|| value.to_owned());
+        }
         "vm_memory_high_watermark.relative" => {
             config.memory_high_watermark = Watermark::Relative(relative(value)?);
         }

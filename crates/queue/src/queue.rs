@@ -212,13 +212,7 @@ impl Queue {
         self.dispatch(effects);
     }
 
-    fn settle(
-        &mut self,
-        connection: ConnectionId,
-        channel: ChannelId,
-        range: DeliveryRange,
-        settle: Settle,
-    ) {
+    fn settle(&mut self, connection: ConnectionId, channel: ChannelId, range: DeliveryRange, settle: Settle) {
         // Deliveries to one consumer mostly come in a row: it is told once for all of them.
         let mut settled: Option<(ConsumerId, u32)> = None;
         for id in range.first.0..=range.last.0 {
@@ -293,13 +287,9 @@ impl Queue {
         self.discard(effects);
     }
 
-    fn gone(
-        &mut self,
-        connection: ConnectionId,
-        channel: Option<ChannelId>,
-        effects: &mut impl Effects,
-    ) {
-        let is_gone = |c: ConnectionId, ch: ChannelId| c == connection && channel.is_none_or(|gone| gone == ch);
+    fn gone(&mut self, connection: ConnectionId, channel: Option<ChannelId>, effects: &mut impl Effects) {
+        let is_gone =
+            |c: ConnectionId, ch: ChannelId| c == connection && channel.is_none_or(|gone| gone == ch);
         let ids: Vec<u64> = (self.unacked.iter())
             .filter(|(_, unacked)| is_gone(unacked.connection, unacked.channel))
             .map(|(id, _)| id)

@@ -14,17 +14,43 @@ const CHANNELS: u16 = 2;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Publish { large: bool, tracking: bool, immediate: bool },
-    Get { at: Place, no_ack: bool },
-    Consume { at: Place, no_ack: bool, prefetch: u32 },
-    Cancel { pick: usize },
+    Publish {
+        large: bool,
+        tracking: bool,
+        immediate: bool,
+    },
+    Get {
+        at: Place,
+        no_ack: bool,
+    },
+    Consume {
+        at: Place,
+        no_ack: bool,
+        prefetch: u32,
+    },
+    Cancel {
+        pick: usize,
+    },
     /// Settles a range of deliveries to a channel, whether they are its own or not.
-    Settle { at: Place, pick: usize, len: u64, settle: Settle },
-    Credit { pick: usize },
-    Resume { pick: usize },
+    Settle {
+        at: Place,
+        pick: usize,
+        len: u64,
+        settle: Settle,
+    },
+    Credit {
+        pick: usize,
+    },
+    Resume {
+        pick: usize,
+    },
     Purge,
-    ChannelGone { at: Place },
-    ConnectionGone { connection: u32 },
+    ChannelGone {
+        at: Place,
+    },
+    ConnectionGone {
+        connection: u32,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +132,15 @@ impl Model {
             && (consumer.no_ack || consumer.prefetch == 0 || self.unacked_of(id) < consumer.prefetch as usize)
     }
 
-    fn take(&mut self, number: usize, redelivered: bool, delivery: u64, at: Place, consumer: Option<u32>, no_ack: bool) {
+    fn take(
+        &mut self,
+        number: usize,
+        redelivered: bool,
+        delivery: u64,
+        at: Place,
+        consumer: Option<u32>,
+        no_ack: bool,
+    ) {
         assert_eq!(self.first_ready(), Some(number), "out of order");
         let message = &mut self.messages[number];
         assert_eq!(message.redelivered, redelivered);
@@ -115,7 +149,9 @@ impl Model {
 
     fn settle(&mut self, at: Place, first: u64, last: u64, settle: Settle) {
         for number in 0..self.messages.len() {
-            let State::Unacked { delivery, at: owner, consumer } = self.messages[number].state.clone() else { continue };
+            let State::Unacked { delivery, at: owner, consumer } = self.messages[number].state.clone() else {
+                continue;
+            };
             if owner != at || delivery < first || delivery > last {
                 continue;
             }
@@ -159,7 +195,14 @@ impl Effects for Checker<'_> {
         assert_eq!((connection, delivery.channel), (consumer.at.connection(), consumer.at.channel()));
         consumer.in_flight += delivery.message.memory();
         let (at, no_ack) = (consumer.at, consumer.no_ack);
-        self.model.take(number_of(&delivery.message), delivery.redelivered, delivery.id.0, at, Some(id), no_ack);
+        self.model.take(
+            number_of(&delivery.message),
+            delivery.redelivered,
+            delivery.id.0,
+            at,
+            Some(id),
+            no_ack,
+        );
     }
 
     fn reply(&mut self, _: ConnectionId, _: ChannelId, reply: Result<Reply, AmqpError>) {
@@ -294,7 +337,8 @@ impl Run {
         self.model.messages.push(ModelMessage { state, redelivered: false, memory: message.memory() });
         let at = Place { connection: 0, channel: 1 };
         let (connection, channel) = (at.connection(), at.channel());
-        let (_, accepted, outcome) = self.apply(Command::Publish(Publish { connection, channel, tracking, message }));
+        let (_, accepted, outcome) =
+            self.apply(Command::Publish(Publish { connection, channel, tracking, message }));
         assert_eq!(accepted, if tracking == Tracking::Confirm(9) { vec![9] } else { vec![] });
         assert_eq!(outcome, if immediate { vec![taken] } else { vec![] });
     }
@@ -334,7 +378,8 @@ impl Run {
         assert_eq!(self.queue.ready_len(), ready);
         assert_eq!(self.queue.unacked_len(), unacked);
         assert_eq!(self.queue.consumers_len(), self.model.consumers.len());
-        let memory: usize = self.model.messages.iter().filter(|m| m.state != State::Gone).map(|m| m.memory).sum();
+        let memory: usize =
+            self.model.messages.iter().filter(|m| m.state != State::Gone).map(|m| m.memory).sum();
         assert_eq!(self.queue.memory(), memory);
         if ready > 0 {
             for id in self.model.consumers.keys() {

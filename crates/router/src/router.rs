@@ -25,6 +25,9 @@ const PREDECLARED: [(&str, ExchangeKind, bool); 7] = [
     ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
 ];
 
+/// Index of the default exchange, which is made first and never deleted.
+const DEFAULT_EXCHANGE: u32 = 0;
+
 /// The exchanges, bindings and queue names of one virtual host.
 ///
 /// The default exchange, whose name is empty, leads to every queue by its name. These bindings are implied:
@@ -290,7 +293,9 @@ impl Router {
     }
 
     pub(crate) fn exchange_index(&self, name: &[u8]) -> Option<u32> {
-        self.exchange_names.get(name).copied()
+        // Most publishers use the default exchange; and a look-up would compare empty slices, which takes 100 ns
+        // if the one given is dangling and memcmp uses masked loads.
+        if name.is_empty() { Some(DEFAULT_EXCHANGE) } else { self.exchange_names.get(name).copied() }
     }
 
     pub(crate) fn exchange_at(&self, index: u32) -> &Exchange {

@@ -299,3 +299,54 @@ impl Topic {
         self.words.check(&users);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_have_a_normal_form() {
+        let cases =
+            [("#.#", "#"), ("#.*", "*.#"), ("#.*.#.*.a.*.#", "*.*.#.a.*.#"), ("*.a.#", "*.a.#"), ("", "")];
+        for (pattern, normal) in cases {
+            let text = |pattern: &'static str| {
+                let step = |step: &Step| match *step {
+                    Step::Word { start, len } => &pattern[start..start + len],
+                    Step::Star => "*",
+                    Step::Hash => "#",
+                };
+                steps(pattern.as_bytes()).iter().map(step).collect::<Vec<_>>().join(".")
+            };
+            assert_eq!(text(pattern), normal);
+        }
+    }
+
+    #[test]
+    fn each_pattern_is_found_once() {
+        let mut topic = Topic::default();
+        let patterns = ["#", "#.a.#", "#.a.#.a.#", "#.a.#.a", "a.#", "*.#.a.#", "a.a.a"];
+        for (index, pattern) in (0..).zip(patterns) {
+            topic.bind(&ShortString::from(pattern), Target::queue(index));
+        }
+        let mut found = Vec::new();
+        topic.matching(b"a.a.a", |targets| found.extend(targets.as_slice().iter().map(|one| one.target)));
+        found.sort_unstable();
+        assert_eq!(found, (0..7).map(Target::queue).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_empty_trie_is_left_behind() {
+        let mut topic = Topic::default();
+        let patterns = ["a.b.c", "a.b", "a.*.#", "", "#.a"].map(ShortString::from);
+        for pattern in &patterns {
+            topic.bind(pattern, Target::queue(1));
+        }
+        topic.unbind(&ShortString::from("a.x"), Target::queue(1));
+        for pattern in &patterns {
+            topic.check(&mut |_| {});
+            topic.unbind(pattern, Target::queue(1));
+        }
+        assert_eq!(topic.nodes.len(), 1);
+        topic.check(&mut |_| {});
+    }
+}

@@ -165,7 +165,9 @@ impl Task {
             }
             // Load balancers connect and close to see whether anyone is there (features.md CON3).
             Ok(()) if !self.any_input => {}
-            Ok(()) => tracing::info!(%peer, connection = name, "client closed the socket without a word"),
+            Ok(()) => {
+                tracing::info!(%peer, connection = name, "client unexpectedly closed the TCP connection")
+            }
         }
     }
 }

@@ -44,7 +44,9 @@ impl Server {
     ) -> Result<Self, ServerError> {
         let listeners = addresses
             .iter()
-            .map(|address| listen(*address, backlog).map_err(|source| ServerError { address: *address, source }))
+            .map(|address| {
+                listen(*address, backlog).map_err(|source| ServerError { address: *address, source })
+            })
             .collect::<Result<_, _>>()?;
         Ok(Self { listeners, broker, limits, identity: Arc::new(identity) })
     }

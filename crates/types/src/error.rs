@@ -100,15 +100,20 @@ impl AmqpError {
         self.code.scope()
     }
 
-    /// `CODE_NAME - explanation`, cut to a short string at a character border.
+    /// `CODE_NAME - explanation`; what does not fit into a short string is cut at a character border and ends
+    /// with dots (`rabbit_binary_generator:amqp_exception_explanation/2`).
     #[must_use]
     pub fn reply_text(&self) -> String {
+        const DOTS: &str = "...";
         let mut text = self.to_string();
-        let mut end = text.len().min(Self::REPLY_TEXT_LEN_MAX);
-        while !text.is_char_boundary(end) {
-            end -= 1;
+        if text.len() > Self::REPLY_TEXT_LEN_MAX {
+            let mut end = Self::REPLY_TEXT_LEN_MAX - DOTS.len();
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text.truncate(end);
+            text.push_str(DOTS);
         }
-        text.truncate(end);
         text
     }
 }
@@ -146,4 +151,19 @@ constructors! {
     not_allowed => NOT_ALLOWED,
     not_implemented => NOT_IMPLEMENTED,
     internal_error => INTERNAL_ERROR,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_at_a_character() {
+        let text = |explanation: &str| AmqpError::not_found(explanation).reply_text();
+        assert_eq!(text("no queue"), "NOT_FOUND - no queue");
+        let cut = text(&"x".repeat(300));
+        assert_eq!((cut.len(), cut.ends_with("x...")), (255, true));
+        let cut = text(&"\u{20ac}".repeat(100));
+        assert!(cut.len() <= 255 && cut.ends_with("\u{20ac}..."));
+    }
 }

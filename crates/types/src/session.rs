@@ -203,6 +203,15 @@ pub trait Session {
     /// If the user may not log in; the cause has been logged.
     fn login(&mut self, user: &[u8], password: &[u8]) -> Result<(), LoginRefused>;
 
+    /// Whether clients may log in without credentials (SASL `ANONYMOUS`).
+    fn offers_anonymous(&self) -> bool;
+
+    /// Logs in as the user for anonymous clients.
+    ///
+    /// # Errors
+    /// If there is none, or it may not log in from there; the cause has been logged.
+    fn login_anonymous(&mut self) -> Result<(), LoginRefused>;
+
     /// Enters a virtual host.
     ///
     /// # Errors

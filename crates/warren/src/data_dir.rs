@@ -33,7 +33,8 @@ impl DataDir {
         let path = path.canonicalize().with_context(|| format!("cannot use the data directory {shown}"))?;
         check_layout(&path)?;
         let lock_path = path.join(LOCK);
-        let lock = File::create(&lock_path).with_context(|| format!("cannot write {}", lock_path.display()))?;
+        let lock =
+            File::create(&lock_path).with_context(|| format!("cannot write {}", lock_path.display()))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => bail!(

@@ -1,6 +1,6 @@
 //! `warren server`
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -66,10 +66,9 @@ fn start(options: &Options) -> anyhow::Result<()> {
     start_log(config.log_level);
     raise_file_limit();
     let data_dir = DataDir::open(&options.data_dir)?;
-    let threads = options.threads.map_or_else(
-        || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        usize::from,
-    );
+    let threads = options
+        .threads
+        .map_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get), usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .enable_all()
@@ -81,7 +80,8 @@ fn start(options: &Options) -> anyhow::Result<()> {
 fn read_config(options: &Options) -> anyhow::Result<Config> {
     let Some(path) = &options.config else { return Ok(Config::default()) };
     let shown = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {shown}"))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {shown}"))?;
     Config::parse(&text).with_context(|| format!("the configuration {shown} is not valid"))
 }
 
@@ -94,7 +94,8 @@ fn start_log(level: LogLevel) {
         LogLevel::None => LevelFilter::OFF,
     };
     // Standard output belongs to the line that tells scripts where the broker listens.
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(ansi).init();
 }
 
 /// Every connection needs a file: allow as many as the system lets us.
@@ -107,12 +108,7 @@ fn raise_file_limit() {
     }
 }
 
-async fn serve(
-    options: &Options,
-    config: &Config,
-    data_dir: &DataDir,
-    threads: usize,
-) -> anyhow::Result<()> {
+async fn serve(options: &Options, config: &Config, data_dir: &DataDir, threads: usize) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     let broker = Broker::start(settings(config, threads)?);
@@ -143,6 +139,7 @@ fn settings(config: &Config, threads: usize) -> anyhow::Result<Settings> {
         default_permissions: Permissions::new(&patterns.configure, &patterns.write, &patterns.read)
             .context("default_permissions are not regular expressions")?,
         loopback_users: config.loopback_users(),
+        anonymous_user: config.anonymous_login_user.clone(),
     })
 }
 
