@@ -1,5 +1,4 @@
-use crate::reader::Truncated;
-use crate::{Dialect, Method, TableError};
+use crate::TableError;
 
 /// Why the payload of a method frame is not a method.
 ///
@@ -78,41 +77,5 @@ impl DecodeError {
                 Some(name)
             }
         }
-    }
-}
-
-/// What is wrong with a method, before its ids and name are put to it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Fault {
-    Unknown,
-    Truncated,
-    Trailing(usize),
-    Table(TableError),
-}
-
-impl Fault {
-    #[cold]
-    pub(crate) fn of(self, dialect: Dialect, class: u16, method: u16) -> DecodeError {
-        let Some(name) = Method::name_of(dialect, class, method) else {
-            return DecodeError::UnknownMethod { class, method };
-        };
-        match self {
-            Self::Unknown => DecodeError::UnknownMethod { class, method },
-            Self::Truncated => DecodeError::Truncated { class, method, name },
-            Self::Trailing(len) => DecodeError::Trailing { class, method, name, len },
-            Self::Table(error) => DecodeError::Table { class, method, name, error },
-        }
-    }
-}
-
-impl From<Truncated> for Fault {
-    fn from(_: Truncated) -> Self {
-        Self::Truncated
-    }
-}
-
-impl From<TableError> for Fault {
-    fn from(error: TableError) -> Self {
-        Self::Table(error)
     }
 }

@@ -62,13 +62,14 @@ pub fn put_method(out: &mut Vec<u8>, dialect: Dialect, channel: u16, method: &Me
 /// Appends a whole content header frame. `properties` are the raw property flags and property list, at least
 /// the two octets of empty flags.
 pub fn put_content_header(out: &mut Vec<u8>, channel: u16, body_len: u64, properties: &[u8]) {
-    const WEIGHT: u16 = 0;
     debug_assert!(properties.len() >= 2, "property flags are missing");
     let size = (ContentHeader::FIXED_LEN + properties.len()) as u32;
-    out.extend_from_slice(&FrameHead { kind: HEADER, channel, size }.to_bytes());
-    out.extend_from_slice(&CLASS_BASIC.to_be_bytes());
-    out.extend_from_slice(&WEIGHT.to_be_bytes());
-    out.extend_from_slice(&body_len.to_be_bytes());
+    let mut head = [0; HEAD_LEN + ContentHeader::FIXED_LEN];
+    head[..HEAD_LEN].copy_from_slice(&FrameHead { kind: HEADER, channel, size }.to_bytes());
+    head[HEAD_LEN..HEAD_LEN + 2].copy_from_slice(&CLASS_BASIC.to_be_bytes());
+    // Between them the weight, two octets that are always 0.
+    head[HEAD_LEN + 4..].copy_from_slice(&body_len.to_be_bytes());
+    out.extend_from_slice(&head);
     out.extend_from_slice(properties);
     out.push(END);
 }

@@ -11,6 +11,7 @@
 //! Deliberately absent: sockets and buffers, frame size limits, and everything that depends on what a
 //! connection did before. Those belong to the connection machine.
 
+mod arguments;
 mod content_header;
 mod decode_error;
 mod dialect;

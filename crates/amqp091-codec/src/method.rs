@@ -2,10 +2,9 @@
 
 use warren_types::FieldTable;
 
-use crate::decode_error::Fault;
-use crate::reader::Reader;
+use crate::arguments::Arguments;
 use crate::writer::{put_bits, put_long_string, put_short_string};
-use crate::{Dialect, table};
+use crate::{DecodeError, Dialect, table};
 
 /// A method of any dialect, with its arguments. Strings are borrowed from the frame.
 ///
@@ -746,24 +745,18 @@ impl<'a> Method<'a> {
         )
     }
 
-    /// Reads the arguments of the method with these ids, and not what may follow them.
-    pub(crate) fn read_arguments(
-        dialect: Dialect,
-        class: u16,
-        method: u16,
-        args: &mut Reader<'a>,
-    ) -> Result<Self, Fault> {
-        let v08 = dialect == Dialect::Amqp08;
-        match class {
-            10 => read_connection(method, v08, args),
-            20 => read_channel(method, v08, args),
-            30 => read_access(method, v08, args),
-            40 => read_exchange(method, v08, args),
-            50 => read_queue(method, v08, args),
-            60 => read_basic(method, v08, args),
-            85 => read_confirm(method, v08, args),
-            90 => read_tx(method, v08, args),
-            _ => Err(Fault::Unknown),
+    /// Reads the method to which these arguments belong.
+    pub(crate) fn read(args: &mut Arguments<'a>) -> Result<Self, DecodeError> {
+        match args.class {
+            10 => read_connection(args),
+            20 => read_channel(args),
+            30 => read_access(args),
+            40 => read_exchange(args),
+            50 => read_queue(args),
+            60 => read_basic(args),
+            85 => read_confirm(args),
+            90 => read_tx(args),
+            _ => Err(args.unknown()),
         }
     }
 
@@ -1063,14 +1056,15 @@ impl<'a> Method<'a> {
     }
 }
 
-fn read_connection<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Method<'a>, Fault> {
-    Ok(match (method, v08) {
+fn read_connection<'a>(args: &mut Arguments<'a>) -> Result<Method<'a>, DecodeError> {
+    Ok(match (args.method, args.v08()) {
         (10, _) => {
             let version_major = args.u8()?;
             let version_minor = args.u8()?;
             let server_properties = args.table()?;
             let mechanisms = args.long_string()?;
             let locales = args.long_string()?;
+            args.end()?;
             Method::ConnectionStart { version_major, version_minor, server_properties, mechanisms, locales }
         }
         (11, _) => {
@@ -1078,36 +1072,43 @@ fn read_connection<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<
             let mechanism = args.short_string()?;
             let response = args.long_string()?;
             let locale = args.short_string()?;
+            args.end()?;
             Method::ConnectionStartOk { client_properties, mechanism, response, locale }
         }
         (20, _) => {
             let challenge = args.long_string()?;
+            args.end()?;
             Method::ConnectionSecure { challenge }
         }
         (21, _) => {
             let response = args.long_string()?;
+            args.end()?;
             Method::ConnectionSecureOk { response }
         }
         (30, _) => {
             let channel_max = args.u16()?;
             let frame_max = args.u32()?;
             let heartbeat = args.u16()?;
+            args.end()?;
             Method::ConnectionTune { channel_max, frame_max, heartbeat }
         }
         (31, _) => {
             let channel_max = args.u16()?;
             let frame_max = args.u32()?;
             let heartbeat = args.u16()?;
+            args.end()?;
             Method::ConnectionTuneOk { channel_max, frame_max, heartbeat }
         }
         (40, _) => {
             let virtual_host = args.short_string()?;
             let capabilities = args.short_string()?;
             let [insist] = args.bits()?;
+            args.end()?;
             Method::ConnectionOpen { virtual_host, capabilities, insist }
         }
         (41, _) => {
             let known_hosts = args.short_string()?;
+            args.end()?;
             Method::ConnectionOpenOk { known_hosts }
         }
         (50, false) | (60, true) => {
@@ -1115,51 +1116,69 @@ fn read_connection<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<
             let reply_text = args.short_string()?;
             let class_id = args.u16()?;
             let method_id = args.u16()?;
+            args.end()?;
             Method::ConnectionClose { reply_code, reply_text, class_id, method_id }
         }
         (50, true) => {
             let host = args.short_string()?;
             let known_hosts = args.short_string()?;
+            args.end()?;
             Method::ConnectionRedirect { host, known_hosts }
         }
-        (51, false) | (61, true) => Method::ConnectionCloseOk,
+        (51, false) | (61, true) => {
+            args.end()?;
+            Method::ConnectionCloseOk
+        }
         (60, false) => {
             let reason = args.short_string()?;
+            args.end()?;
             Method::ConnectionBlocked { reason }
         }
-        (61, false) => Method::ConnectionUnblocked,
+        (61, false) => {
+            args.end()?;
+            Method::ConnectionUnblocked
+        }
         (70, false) => {
             let new_secret = args.long_string()?;
             let reason = args.short_string()?;
+            args.end()?;
             Method::ConnectionUpdateSecret { new_secret, reason }
         }
-        (71, false) => Method::ConnectionUpdateSecretOk,
-        _ => return Err(Fault::Unknown),
+        (71, false) => {
+            args.end()?;
+            Method::ConnectionUpdateSecretOk
+        }
+        _ => return Err(args.unknown()),
     })
 }
 
-fn read_channel<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Method<'a>, Fault> {
-    Ok(match (method, v08) {
+fn read_channel<'a>(args: &mut Arguments<'a>) -> Result<Method<'a>, DecodeError> {
+    Ok(match (args.method, args.v08()) {
         (10, _) => {
             let out_of_band = args.short_string()?;
+            args.end()?;
             Method::ChannelOpen { out_of_band }
         }
         (11, _) => {
-            let channel_id = if v08 { &[] } else { args.long_string()? };
+            let channel_id = if args.v08() { &[] } else { args.long_string()? };
+            args.end()?;
             Method::ChannelOpenOk { channel_id }
         }
         (20, _) => {
             let [active] = args.bits()?;
+            args.end()?;
             Method::ChannelFlow { active }
         }
         (21, _) => {
             let [active] = args.bits()?;
+            args.end()?;
             Method::ChannelFlowOk { active }
         }
         (30, true) => {
             let reply_code = args.u16()?;
             let reply_text = args.short_string()?;
             let details = args.table()?;
+            args.end()?;
             Method::ChannelAlert { reply_code, reply_text, details }
         }
         (40, _) => {
@@ -1167,36 +1186,43 @@ fn read_channel<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Met
             let reply_text = args.short_string()?;
             let class_id = args.u16()?;
             let method_id = args.u16()?;
+            args.end()?;
             Method::ChannelClose { reply_code, reply_text, class_id, method_id }
         }
-        (41, _) => Method::ChannelCloseOk,
-        _ => return Err(Fault::Unknown),
+        (41, _) => {
+            args.end()?;
+            Method::ChannelCloseOk
+        }
+        _ => return Err(args.unknown()),
     })
 }
 
-fn read_access<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Method<'a>, Fault> {
-    Ok(match (method, v08) {
+fn read_access<'a>(args: &mut Arguments<'a>) -> Result<Method<'a>, DecodeError> {
+    Ok(match (args.method, args.v08()) {
         (10, _) => {
             let realm = args.short_string()?;
             let [exclusive, passive, active, write, read] = args.bits()?;
+            args.end()?;
             Method::AccessRequest { realm, exclusive, passive, active, write, read }
         }
         (11, _) => {
             let ticket = args.u16()?;
+            args.end()?;
             Method::AccessRequestOk { ticket }
         }
-        _ => return Err(Fault::Unknown),
+        _ => return Err(args.unknown()),
     })
 }
 
-fn read_exchange<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Method<'a>, Fault> {
-    Ok(match (method, v08) {
+fn read_exchange<'a>(args: &mut Arguments<'a>) -> Result<Method<'a>, DecodeError> {
+    Ok(match (args.method, args.v08()) {
         (10, _) => {
             let ticket = args.u16()?;
             let exchange = args.short_string()?;
             let kind = args.short_string()?;
             let [passive, durable, auto_delete, internal, nowait] = args.bits()?;
             let arguments = args.table()?;
+            args.end()?;
             Method::ExchangeDeclare {
                 ticket,
                 exchange,
@@ -1209,14 +1235,21 @@ fn read_exchange<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Me
                 arguments,
             }
         }
-        (11, _) => Method::ExchangeDeclareOk,
+        (11, _) => {
+            args.end()?;
+            Method::ExchangeDeclareOk
+        }
         (20, _) => {
             let ticket = args.u16()?;
             let exchange = args.short_string()?;
             let [if_unused, nowait] = args.bits()?;
+            args.end()?;
             Method::ExchangeDelete { ticket, exchange, if_unused, nowait }
         }
-        (21, _) => Method::ExchangeDeleteOk,
+        (21, _) => {
+            args.end()?;
+            Method::ExchangeDeleteOk
+        }
         (30, false) => {
             let ticket = args.u16()?;
             let destination = args.short_string()?;
@@ -1224,9 +1257,13 @@ fn read_exchange<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Me
             let routing_key = args.short_string()?;
             let [nowait] = args.bits()?;
             let arguments = args.table()?;
+            args.end()?;
             Method::ExchangeBind { ticket, destination, source, routing_key, nowait, arguments }
         }
-        (31, false) => Method::ExchangeBindOk,
+        (31, false) => {
+            args.end()?;
+            Method::ExchangeBindOk
+        }
         (40, false) => {
             let ticket = args.u16()?;
             let destination = args.short_string()?;
@@ -1234,20 +1271,25 @@ fn read_exchange<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Me
             let routing_key = args.short_string()?;
             let [nowait] = args.bits()?;
             let arguments = args.table()?;
+            args.end()?;
             Method::ExchangeUnbind { ticket, destination, source, routing_key, nowait, arguments }
         }
-        (51, false) => Method::ExchangeUnbindOk,
-        _ => return Err(Fault::Unknown),
+        (51, false) => {
+            args.end()?;
+            Method::ExchangeUnbindOk
+        }
+        _ => return Err(args.unknown()),
     })
 }
 
-fn read_queue<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Method<'a>, Fault> {
-    Ok(match (method, v08) {
+fn read_queue<'a>(args: &mut Arguments<'a>) -> Result<Method<'a>, DecodeError> {
+    Ok(match (args.method, args.v08()) {
         (10, _) => {
             let ticket = args.u16()?;
             let queue = args.short_string()?;
             let [passive, durable, exclusive, auto_delete, nowait] = args.bits()?;
             let arguments = args.table()?;
+            args.end()?;
             Method::QueueDeclare {
                 ticket,
                 queue,
@@ -1263,6 +1305,7 @@ fn read_queue<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Metho
             let queue = args.short_string()?;
             let message_count = args.u32()?;
             let consumer_count = args.u32()?;
+            args.end()?;
             Method::QueueDeclareOk { queue, message_count, consumer_count }
         }
         (20, _) => {
@@ -1272,27 +1315,35 @@ fn read_queue<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Metho
             let routing_key = args.short_string()?;
             let [nowait] = args.bits()?;
             let arguments = args.table()?;
+            args.end()?;
             Method::QueueBind { ticket, queue, exchange, routing_key, nowait, arguments }
         }
-        (21, _) => Method::QueueBindOk,
+        (21, _) => {
+            args.end()?;
+            Method::QueueBindOk
+        }
         (30, _) => {
             let ticket = args.u16()?;
             let queue = args.short_string()?;
             let [nowait] = args.bits()?;
+            args.end()?;
             Method::QueuePurge { ticket, queue, nowait }
         }
         (31, _) => {
             let message_count = args.u32()?;
+            args.end()?;
             Method::QueuePurgeOk { message_count }
         }
         (40, _) => {
             let ticket = args.u16()?;
             let queue = args.short_string()?;
             let [if_unused, if_empty, nowait] = args.bits()?;
+            args.end()?;
             Method::QueueDelete { ticket, queue, if_unused, if_empty, nowait }
         }
         (41, _) => {
             let message_count = args.u32()?;
+            args.end()?;
             Method::QueueDeleteOk { message_count }
         }
         (50, _) => {
@@ -1301,28 +1352,37 @@ fn read_queue<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Metho
             let exchange = args.short_string()?;
             let routing_key = args.short_string()?;
             let arguments = args.table()?;
+            args.end()?;
             Method::QueueUnbind { ticket, queue, exchange, routing_key, arguments }
         }
-        (51, _) => Method::QueueUnbindOk,
-        _ => return Err(Fault::Unknown),
+        (51, _) => {
+            args.end()?;
+            Method::QueueUnbindOk
+        }
+        _ => return Err(args.unknown()),
     })
 }
 
-fn read_basic<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Method<'a>, Fault> {
-    Ok(match (method, v08) {
+fn read_basic<'a>(args: &mut Arguments<'a>) -> Result<Method<'a>, DecodeError> {
+    Ok(match (args.method, args.v08()) {
         (10, _) => {
             let prefetch_size = args.u32()?;
             let prefetch_count = args.u16()?;
             let [global] = args.bits()?;
+            args.end()?;
             Method::BasicQos { prefetch_size, prefetch_count, global }
         }
-        (11, _) => Method::BasicQosOk,
+        (11, _) => {
+            args.end()?;
+            Method::BasicQosOk
+        }
         (20, _) => {
             let ticket = args.u16()?;
             let queue = args.short_string()?;
             let consumer_tag = args.short_string()?;
             let [no_local, no_ack, exclusive, nowait] = args.bits()?;
-            let arguments = if v08 { Default::default() } else { args.table()? };
+            let arguments = if args.v08() { Default::default() } else { args.table()? };
+            args.end()?;
             Method::BasicConsume {
                 ticket,
                 queue,
@@ -1336,15 +1396,18 @@ fn read_basic<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Metho
         }
         (21, _) => {
             let consumer_tag = args.short_string()?;
+            args.end()?;
             Method::BasicConsumeOk { consumer_tag }
         }
         (30, _) => {
             let consumer_tag = args.short_string()?;
             let [nowait] = args.bits()?;
+            args.end()?;
             Method::BasicCancel { consumer_tag, nowait }
         }
         (31, _) => {
             let consumer_tag = args.short_string()?;
+            args.end()?;
             Method::BasicCancelOk { consumer_tag }
         }
         (40, _) => {
@@ -1352,6 +1415,7 @@ fn read_basic<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Metho
             let exchange = args.short_string()?;
             let routing_key = args.short_string()?;
             let [mandatory, immediate] = args.bits()?;
+            args.end()?;
             Method::BasicPublish { ticket, exchange, routing_key, mandatory, immediate }
         }
         (50, _) => {
@@ -1359,6 +1423,7 @@ fn read_basic<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Metho
             let reply_text = args.short_string()?;
             let exchange = args.short_string()?;
             let routing_key = args.short_string()?;
+            args.end()?;
             Method::BasicReturn { reply_code, reply_text, exchange, routing_key }
         }
         (60, _) => {
@@ -1367,12 +1432,14 @@ fn read_basic<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Metho
             let [redelivered] = args.bits()?;
             let exchange = args.short_string()?;
             let routing_key = args.short_string()?;
+            args.end()?;
             Method::BasicDeliver { consumer_tag, delivery_tag, redelivered, exchange, routing_key }
         }
         (70, _) => {
             let ticket = args.u16()?;
             let queue = args.short_string()?;
             let [no_ack] = args.bits()?;
+            args.end()?;
             Method::BasicGet { ticket, queue, no_ack }
         }
         (71, _) => {
@@ -1381,59 +1448,91 @@ fn read_basic<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Metho
             let exchange = args.short_string()?;
             let routing_key = args.short_string()?;
             let message_count = args.u32()?;
+            args.end()?;
             Method::BasicGetOk { delivery_tag, redelivered, exchange, routing_key, message_count }
         }
         (72, _) => {
             let cluster_id = args.short_string()?;
+            args.end()?;
             Method::BasicGetEmpty { cluster_id }
         }
         (80, _) => {
             let delivery_tag = args.u64()?;
             let [multiple] = args.bits()?;
+            args.end()?;
             Method::BasicAck { delivery_tag, multiple }
         }
         (90, _) => {
             let delivery_tag = args.u64()?;
             let [requeue] = args.bits()?;
+            args.end()?;
             Method::BasicReject { delivery_tag, requeue }
         }
         (100, _) => {
             let [requeue] = args.bits()?;
+            args.end()?;
             Method::BasicRecoverAsync { requeue }
         }
         (110, _) => {
             let [requeue] = args.bits()?;
+            args.end()?;
             Method::BasicRecover { requeue }
         }
-        (111, _) => Method::BasicRecoverOk,
+        (111, _) => {
+            args.end()?;
+            Method::BasicRecoverOk
+        }
         (120, false) => {
             let delivery_tag = args.u64()?;
             let [multiple, requeue] = args.bits()?;
+            args.end()?;
             Method::BasicNack { delivery_tag, multiple, requeue }
         }
-        _ => return Err(Fault::Unknown),
+        _ => return Err(args.unknown()),
     })
 }
 
-fn read_confirm<'a>(method: u16, v08: bool, args: &mut Reader<'a>) -> Result<Method<'a>, Fault> {
-    Ok(match (method, v08) {
+fn read_confirm<'a>(args: &mut Arguments<'a>) -> Result<Method<'a>, DecodeError> {
+    Ok(match (args.method, args.v08()) {
         (10, false) => {
             let [nowait] = args.bits()?;
+            args.end()?;
             Method::ConfirmSelect { nowait }
         }
-        (11, false) => Method::ConfirmSelectOk,
-        _ => return Err(Fault::Unknown),
+        (11, false) => {
+            args.end()?;
+            Method::ConfirmSelectOk
+        }
+        _ => return Err(args.unknown()),
     })
 }
 
-fn read_tx<'a>(method: u16, v08: bool, _args: &mut Reader<'a>) -> Result<Method<'a>, Fault> {
-    Ok(match (method, v08) {
-        (10, _) => Method::TxSelect,
-        (11, _) => Method::TxSelectOk,
-        (20, _) => Method::TxCommit,
-        (21, _) => Method::TxCommitOk,
-        (30, _) => Method::TxRollback,
-        (31, _) => Method::TxRollbackOk,
-        _ => return Err(Fault::Unknown),
+fn read_tx<'a>(args: &mut Arguments<'a>) -> Result<Method<'a>, DecodeError> {
+    Ok(match (args.method, args.v08()) {
+        (10, _) => {
+            args.end()?;
+            Method::TxSelect
+        }
+        (11, _) => {
+            args.end()?;
+            Method::TxSelectOk
+        }
+        (20, _) => {
+            args.end()?;
+            Method::TxCommit
+        }
+        (21, _) => {
+            args.end()?;
+            Method::TxCommitOk
+        }
+        (30, _) => {
+            args.end()?;
+            Method::TxRollback
+        }
+        (31, _) => {
+            args.end()?;
+            Method::TxRollbackOk
+        }
+        _ => return Err(args.unknown()),
     })
 }

@@ -1,7 +1,6 @@
 //! Payload of a method frame: class id, method id, arguments (0-9-1 4.2.4).
 
-use crate::decode_error::Fault;
-use crate::reader::Reader;
+use crate::arguments::Arguments;
 use crate::{DecodeError, Dialect, Method};
 
 impl<'a> Method<'a> {
@@ -15,13 +14,7 @@ impl<'a> Method<'a> {
         };
         let [c1, c0, m1, m0] = *ids;
         let (class, method) = (u16::from_be_bytes([c1, c0]), u16::from_be_bytes([m1, m0]));
-        let mut reader = Reader::new(arguments);
-        let decoded = Self::read_arguments(dialect, class, method, &mut reader);
-        match (decoded, reader.rest().len()) {
-            (Ok(decoded), 0) => Ok(decoded),
-            (Ok(_), len) => Err(Fault::Trailing(len).of(dialect, class, method)),
-            (Err(fault), _) => Err(fault.of(dialect, class, method)),
-        }
+        Self::read(&mut Arguments::new(arguments, dialect, class, method))
     }
 
     /// Appends the payload of a method frame.
@@ -31,8 +24,8 @@ impl<'a> Method<'a> {
     /// this is a bug of the caller; the other dialect's ids might mean something else to the client.
     pub fn encode(&self, dialect: Dialect, out: &mut Vec<u8>) {
         let (class, method) = self.id(dialect);
-        out.extend_from_slice(&class.to_be_bytes());
-        out.extend_from_slice(&method.to_be_bytes());
+        let ids = u32::from(class) << 16 | u32::from(method);
+        out.extend_from_slice(&ids.to_be_bytes());
         self.write_arguments(dialect, out);
     }
 

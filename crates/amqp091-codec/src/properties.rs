@@ -24,6 +24,9 @@ const CLUSTER_ID: usize = 13;
 /// The flag which says that another word of flags follows.
 const CONTINUED: u16 = 1;
 
+/// The flags of all properties.
+const KNOWN: u16 = !0 << (16 - COUNT);
+
 const fn flag(property: usize) -> u16 {
     1 << (15 - property)
 }
@@ -85,11 +88,11 @@ impl<'a> Properties<'a> {
             }
         }
         let mut starts = [0; COUNT];
-        for (property, start) in starts.iter_mut().enumerate() {
-            if flags & flag(property) == 0 {
-                continue;
-            }
-            *start = (raw.len() - reader.rest().len()) as u32;
+        let mut announced = flags & KNOWN;
+        while announced != 0 {
+            let property = announced.leading_zeros() as usize;
+            announced &= !flag(property);
+            starts[property] = (raw.len() - reader.rest().len()) as u32;
             match property {
                 HEADERS => table::validate(reader.long_string()?)?,
                 DELIVERY_MODE | PRIORITY => drop(reader.u8()?),

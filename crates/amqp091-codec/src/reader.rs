@@ -1,8 +1,3 @@
-use warren_types::FieldTable;
-
-use crate::decode_error::Fault;
-use crate::table;
-
 /// The bytes end before the value does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Truncated;
@@ -54,13 +49,6 @@ impl<'a> Reader<'a> {
         self.chunk().map(u64::from_be_bytes)
     }
 
-    /// An octet of which the lowest `N` bits are meant, the first one lowest; RabbitMQ ignores the others.
-    pub(crate) fn bits<const N: usize>(&mut self) -> Result<[bool; N], Truncated> {
-        const { assert!(N <= 8, "bits of more than one octet") };
-        let octet = self.u8()?;
-        Ok(std::array::from_fn(|bit| octet & (1 << bit) != 0))
-    }
-
     pub(crate) fn short_string(&mut self) -> Result<&'a [u8], Truncated> {
         let len = self.u8()?;
         self.bytes(len.into())
@@ -69,10 +57,5 @@ impl<'a> Reader<'a> {
     pub(crate) fn long_string(&mut self) -> Result<&'a [u8], Truncated> {
         let len = self.u32()?;
         self.bytes(len as usize)
-    }
-
-    /// A field table with its length in front.
-    pub(crate) fn table(&mut self) -> Result<FieldTable, Fault> {
-        Ok(table::decode(self.long_string()?)?)
     }
 }

@@ -48,7 +48,7 @@ impl Channel {
             routing_key: message.routing_key(),
         };
         core.send(self.id.number, &deliver);
-        core.out.content(self.id.number, core.frame_max, &message);
+        core.send_content(self.id.number, &message);
         session.delivered(self.id, queue, id, message.memory());
     }
 

@@ -322,7 +322,7 @@ impl Channel {
         else {
             return Ok(());
         };
-        let name = if passive && queue.is_empty() { self.queue_name(queue)? } else { name(queue) };
+        let name = name(queue);
         self.awaiting = Some(Awaiting::Declare { nowait });
         let declare = QueueDeclare { name, passive, durable, exclusive, auto_delete, arguments };
         let outcome = session.queue_declare(self.id, declare)?;
@@ -548,7 +548,7 @@ impl Channel {
             message_count: got.remaining,
         };
         core.send(self.id.number, &ok);
-        core.out.content(self.id.number, core.frame_max, &got.message);
+        core.send_content(self.id.number, &got.message);
     }
 
     fn direct_reply(&mut self, message: &Message, core: &mut Core) {
@@ -562,6 +562,6 @@ impl Channel {
             routing_key: message.routing_key(),
         };
         core.send(self.id.number, &deliver);
-        core.out.content(self.id.number, core.frame_max, message);
+        core.send_content(self.id.number, message);
     }
 }

@@ -1,16 +1,18 @@
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use warren_amqp091_codec::{Dialect, Method, frame};
+use warren_amqp091_codec::{Dialect, Method, Properties, frame};
 use warren_types::session::{Event, Session};
-use warren_types::{ChannelId, ShortString};
+use warren_types::{ChannelId, Message, ShortString};
 
 use crate::channel::Channel;
 use crate::endings::Ending;
 use crate::handshake::{ClientCapabilities, ServerIdentity};
 use crate::input::{BodyFrame, NO_METHOD};
 use crate::output::Output;
+use crate::properties::{is_plain, plain};
 
 /// What the server offers and allows.
 #[derive(Debug, Clone)]
@@ -67,6 +69,8 @@ pub(crate) struct Core {
     pub message_len_max: u64,
     pub frame_max: u32,
     pub capabilities: ClientCapabilities,
+    /// The client understands tables with values of all types.
+    pub rich_tables: bool,
     pub out: Output,
     /// A call waits for its reply: input rests.
     pub call_pending: bool,
@@ -79,6 +83,20 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn send(&mut self, channel: u16, method: &Method<'_>) {
         self.out.method(self.dialect, channel, method);
+    }
+
+    /// Sends a message's header and body behind the method that carries it.
+    pub(crate) fn send_content(&mut self, channel: u16, message: &Message) {
+        let raw = message.properties();
+        let properties = if self.rich_tables { Cow::Borrowed(raw) } else { plain(raw) };
+        self.out.content(channel, self.frame_max, &properties, message);
+    }
+
+    /// Notes what a client of 0-8 shows to understand: types that it sends itself.
+    pub(crate) fn note_tables(&mut self, properties: &Properties<'_>) {
+        if !self.rich_tables && properties.headers().is_some_and(|headers| !is_plain(&headers)) {
+            self.rich_tables = true;
+        }
     }
 
     /// Notes that the channel has confirms to send.
@@ -124,6 +142,7 @@ impl Connection {
                 message_len_max: limits.message_len_max,
                 frame_max: Limits::FRAME_MAX_MIN,
                 capabilities: ClientCapabilities::default(),
+                rich_tables: true,
                 out: Output::default(),
                 call_pending: false,
                 next_consumer: 0,

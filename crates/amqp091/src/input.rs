@@ -33,6 +33,7 @@ impl Connection {
         };
         if let Some(dialect) = Dialect::from_protocol_header(header) {
             self.core.dialect = dialect;
+            self.core.rich_tables = dialect != Dialect::Amqp08;
             let (version_major, version_minor) = dialect.version();
             let start = Method::ConnectionStart {
                 version_major,
@@ -145,7 +146,7 @@ impl Connection {
             Ok(method) => {
                 let id = match method {
                     // A failed login is nobody's method, and what fails in tune-ok is the negotiation.
-                    Method::ConnectionTuneOk { .. } => TUNE_METHOD,
+                    Method::ConnectionTuneOk { .. } if self.phase == Phase::Tuning => TUNE_METHOD,
                     _ => method.id(self.core.dialect),
                 };
                 self.on_connection_method(now, method, session).map_err(|error| match error.code {

@@ -79,8 +79,8 @@ impl Output {
     }
 
     /// Encodes a message's header and body behind the method that carries it.
-    pub(crate) fn content(&mut self, channel: u16, frame_max: u32, message: &Message) {
-        frame::put_content_header(&mut self.tail, channel, message.body_len() as u64, message.properties());
+    pub(crate) fn content(&mut self, channel: u16, frame_max: u32, properties: &[u8], message: &Message) {
+        frame::put_content_header(&mut self.tail, channel, message.body_len() as u64, properties);
         let payload_max = frame_max as usize - frame::OVERHEAD;
         match message.large_body() {
             Some(body) => self.large_body(channel, payload_max, body),

@@ -31,6 +31,11 @@ struct OpenImmediate {
     message: Message,
 }
 
+/// The number in the property `expiration`, which routing has checked.
+fn milliseconds(expiration: &[u8]) -> Option<u64> {
+    std::str::from_utf8(expiration).ok()?.parse().ok()
+}
+
 /// A body, borrowed from the input or collected from frames.
 enum Body<'a> {
     Slice(&'a [u8]),
@@ -132,6 +137,7 @@ impl Channel {
     ) -> MethodResult {
         let properties = Properties::parse(raw)
             .map_err(|error| AmqpError::frame_error(format!("cannot decode content header: {error}")))?;
+        core.note_tables(&properties);
         let extra = ExtraKeys::of(&properties)?;
         let extra_keys: Vec<&[u8]> = extra.keys.iter().map(Vec::as_slice).collect();
         let route = session.route(&RouteRequest {
@@ -149,12 +155,14 @@ impl Channel {
                 return Err(AmqpError::precondition_failed("fast reply consumer does not exist"));
             }
         };
-        let changed = rewritten(&properties, &extra, reply_address, core.dialect);
+        let changed = rewritten(&properties, &extra, reply_address);
         let parts = MessageParts {
             exchange: args.exchange,
             routing_key: args.routing_key,
             properties: changed.as_deref().unwrap_or(raw),
             persistent: properties.delivery_mode() == Some(PERSISTENT),
+            priority: properties.priority().unwrap_or_default(),
+            expiration_ms: properties.expiration().and_then(milliseconds),
         };
         let in_transaction = matches!(self.mode, Mode::Transaction(_));
         if route.is_empty() && !args.mandatory && !args.immediate && !in_transaction {
@@ -235,7 +243,7 @@ impl Channel {
             routing_key: message.routing_key(),
         };
         core.send(self.id.number, &basic_return);
-        core.out.content(self.id.number, core.frame_max, message);
+        core.send_content(self.id.number, message);
     }
 
     /// Sends the confirms that came together.

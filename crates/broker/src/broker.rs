@@ -9,6 +9,7 @@ use warren_types::{AmqpError, ConnectionId, Message};
 
 use crate::alarm::MemoryAlarm;
 use crate::auth::{PasswordHash, Permissions, Tag, User};
+use crate::clock::Clock;
 use crate::direct_reply::DirectReplies;
 use crate::mailbox::Mailbox;
 use crate::session::BrokerSession;
@@ -169,8 +170,9 @@ impl Broker {
         let alarm = Arc::new(MemoryAlarm::new(settings.memory_limit));
         let ports = Arc::new(Ports::default());
         let shards: Vec<_> = (0..settings.shards.max(1)).map(|_| Arc::new(ShardHandle::new())).collect();
-        for handle in &shards {
-            let shard = Shard::new(Arc::clone(handle), Arc::clone(&alarm), Arc::clone(&ports));
+        let clock = Clock::start();
+        for index in 0..shards.len() {
+            let shard = Shard::new(index, shards.clone(), Arc::clone(&alarm), Arc::clone(&ports), clock);
             // A shard whose state may be half changed must not go on, and neither can the queues without it.
             tokio::spawn(abort_on_panic(shard.run()));
         }

@@ -14,6 +14,8 @@
 mod alarm;
 mod auth;
 mod broker;
+mod clock;
+mod dead_letter;
 mod direct_reply;
 mod equivalence;
 mod mailbox;

@@ -8,6 +8,7 @@ use warren_types::session::{Route, RouteRequest};
 use warren_types::{AmqpError, QueueRef};
 
 use crate::auth::{Access, Resource};
+use crate::queue_arguments::TIME_MS_MAX;
 use crate::session::Place;
 
 /// The queues for (exchange, routing key) pairs. A hit also means that the user may write to the exchange, and
@@ -19,9 +20,6 @@ pub(crate) struct RouteCache {
     key: Vec<u8>,
     found: Vec<QueueRef>,
 }
-
-/// Largest expiration, in milliseconds (`MAX_EXPIRY_TIMER` in `rabbit_common`: ten years).
-const EXPIRATION_MS_MAX: i128 = 315_360_000_000;
 
 impl RouteCache {
     /// Most routes remembered; beyond, all are forgotten at once.
@@ -113,8 +111,8 @@ fn check_expiration(text: &[u8]) -> Result<(), AmqpError> {
     }
     match number.parse::<i128>() {
         Ok(value) if value < 0 => refuse(format!("{{value_negative,{value}}}")),
-        Ok(value) if value <= EXPIRATION_MS_MAX => Ok(()),
-        _ => refuse(format!("{{value_too_big,{}}}", number.trim_start_matches('+'))),
+        Ok(value) if value <= TIME_MS_MAX.into() => Ok(()),
+        _ => refuse(format!("{{value_too_large,{}}}", number.trim_start_matches('+'))),
     }
 }
 
@@ -130,7 +128,7 @@ mod tests {
         };
         assert_eq!(cause("0"), Ok(()));
         assert_eq!(cause("315360000000"), Ok(()));
-        assert_eq!(cause("315360000001"), Err("{value_too_big,315360000001}".into()));
+        assert_eq!(cause("315360000001"), Err("{value_too_large,315360000001}".into()));
         assert_eq!(cause("-1"), Err("{value_negative,-1}".into()));
         assert_eq!(cause(""), Err("no_integer".into()));
         assert_eq!(cause("soon"), Err("no_integer".into()));

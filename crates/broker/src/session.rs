@@ -16,6 +16,7 @@ use crate::auth::{self, Access, Permissions, Resource, User};
 use crate::broker::{Broker, LOW_ON_MEMORY, Port};
 use crate::direct_reply::ADDRESS_PREFIX;
 use crate::names;
+use crate::queue_arguments;
 use crate::routes::RouteCache;
 use crate::shard::{Call, ShardCommand};
 use crate::topology;
@@ -392,7 +393,9 @@ impl Session for BrokerSession {
         let name = consume.queue.as_bytes();
         place.check(Access::Read, Resource::Queue(name))?;
         let queue = place.queue(name)?;
+        let label = place.label(Resource::Queue(name));
         let consumer = NewConsumer {
+            priority: queue_arguments::consumer_priority(&consume.arguments, &label)?,
             connection: self.connection,
             channel,
             consumer: consume.consumer,

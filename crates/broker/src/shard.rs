@@ -3,19 +3,22 @@
 //! A turn takes what is in the mailbox, applies it in order, and hands each touched connection what it gets in
 //! one piece. Nothing in a turn waits.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use slab::Slab;
-use warren_queue::{Command, Effects, Queue, QueueOptions};
+use warren_queue::{Command, DeadLetterTarget, DeathReason, Effects, Publish, Queue, QueueOptions};
 use warren_types::session::{Delivery, Event, Reply, Tracking};
-use warren_types::{AmqpError, ChannelId, ConnectionId, ConsumerId, QueueId, QueueRef, ShortString};
+use warren_types::{AmqpError, ChannelId, ConnectionId, ConsumerId, Message, QueueId, QueueRef, ShortString};
 
 use crate::alarm::MemoryAlarm;
 use crate::auth::Resource;
 use crate::broker::{Port, Ports};
+use crate::clock::Clock;
+use crate::dead_letter::DeadLetter;
 use crate::mailbox::Mailbox;
 use crate::vhost::Vhost;
 
@@ -80,6 +83,8 @@ impl ShardHandle {
 struct Slot {
     queue: Queue,
     vhost: Arc<Vhost>,
+    /// The deadline that `timers` knows.
+    deadline: Option<u64>,
 }
 
 /// A connection as the shard sees it.
@@ -106,16 +111,41 @@ pub(crate) struct Shard {
     handle: Arc<ShardHandle>,
     queues: Vec<Option<Slot>>,
     connections: Connections,
+    /// Deadlines of queues: when, and the slot.
+    timers: BTreeSet<(u64, u32)>,
+    /// Dead letters of this turn, for each shard.
+    dead_letters: Vec<Vec<ShardCommand>>,
+    /// All shards, this one included.
+    shards: Vec<Arc<ShardHandle>>,
     alarm: Arc<MemoryAlarm>,
     ports: Arc<Ports>,
+    clock: Clock,
+    now_ms: u64,
 }
 
 impl Shard {
     /// Most commands of a turn: what was caused is handed on at least this often.
     const TURN_COMMANDS_MAX: usize = 4096;
 
-    pub(crate) fn new(handle: Arc<ShardHandle>, alarm: Arc<MemoryAlarm>, ports: Arc<Ports>) -> Self {
-        Self { handle, queues: Vec::new(), connections: Connections::default(), alarm, ports }
+    pub(crate) fn new(
+        index: usize,
+        shards: Vec<Arc<ShardHandle>>,
+        alarm: Arc<MemoryAlarm>,
+        ports: Arc<Ports>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            handle: Arc::clone(&shards[index]),
+            queues: Vec::new(),
+            connections: Connections::default(),
+            timers: BTreeSet::new(),
+            dead_letters: shards.iter().map(|_| Vec::new()).collect(),
+            shards,
+            alarm,
+            ports,
+            clock,
+            now_ms: clock.now_ms(),
+        }
     }
 
     /// Runs until the task is dropped.
@@ -124,23 +154,45 @@ impl Shard {
         let mut batch = Vec::new();
         loop {
             handle.mailbox.take(&mut batch);
-            if batch.is_empty() {
-                handle.mailbox.wait().await;
+            if batch.is_empty() && !self.is_timer_due() {
+                self.wait(&handle).await;
                 continue;
             }
             let mut commands = batch.drain(..).peekable();
-            while commands.peek().is_some() {
+            loop {
                 self.turn(commands.by_ref().take(Self::TURN_COMMANDS_MAX));
+                if commands.peek().is_none() {
+                    break;
+                }
             }
             drop(commands);
             tokio::task::yield_now().await;
         }
     }
 
+    async fn wait(&self, handle: &ShardHandle) {
+        match self.timers.first() {
+            None => handle.mailbox.wait().await,
+            Some((at, _)) => {
+                let deadline = self.clock.instant(*at).into();
+                // Either way the loop looks again at what there is to do.
+                let _elapsed = tokio::time::timeout_at(deadline, handle.mailbox.wait()).await;
+            }
+        }
+    }
+
+    fn is_timer_due(&self) -> bool {
+        self.timers.first().is_some_and(|(at, _)| *at <= self.clock.now_ms())
+    }
+
     fn turn(&mut self, commands: impl Iterator<Item = ShardCommand>) {
-        let mut held = 0;
+        self.now_ms = self.now_ms.max(self.clock.now_ms());
+        let mut held = self.run_timers();
         for command in commands {
             held += self.apply(command);
+        }
+        for (shard, letters) in self.shards.iter().zip(&mut self.dead_letters) {
+            shard.mailbox.append(letters);
         }
         self.alarm.add(held);
         if self.alarm.is_due()
@@ -149,6 +201,18 @@ impl Shard {
             self.ports.tell_alarm(raised);
         }
         self.connections.flush();
+    }
+
+    /// Lets queues whose deadline has come act, each at most once in a turn.
+    fn run_timers(&mut self) -> i64 {
+        let mut held = 0;
+        let due: Vec<u32> = (self.timers.range(..=(self.now_ms, u32::MAX))).map(|(_, slot)| *slot).collect();
+        for slot in due {
+            if let Some(queue) = self.queues[slot as usize].as_ref().map(|slot| slot.queue.options().queue) {
+                held += self.apply_to_queue(queue, Command::Tick);
+            }
+        }
+        held
     }
 
     /// Applies a command; returns by how much it changed the memory that queues hold.
@@ -183,7 +247,9 @@ impl Shard {
                 if self.queues.len() <= slot {
                     self.queues.resize_with(slot + 1, || None);
                 }
-                self.queues[slot] = Some(Slot { queue: Queue::new(new.options), vhost: new.vhost });
+                let queue = Queue::new(new.options, self.now_ms);
+                self.queues[slot] = Some(Slot { queue, vhost: new.vhost, deadline: None });
+                self.watch_deadline(slot);
                 0
             }
             ShardCommand::Gone(connection, channel) => self.gone(connection, channel),
@@ -206,16 +272,47 @@ impl Shard {
     fn apply_to_queue(&mut self, queue: QueueRef, command: Command) -> i64 {
         let Some(slot) = &mut self.queues[queue.slot as usize] else { return 0 };
         let before = slot.queue.memory();
-        let mut turn = Turn { connections: &mut self.connections, deleted: false };
-        slot.queue.apply(command, &mut turn);
-        let deleted = turn.deleted;
+        let mut turn = Turn { connections: &mut self.connections, letters: Vec::new(), deleted: false };
+        slot.queue.apply(self.now_ms, command, &mut turn);
+        let Turn { letters, deleted, .. } = turn;
         let change = slot.queue.memory() as i64 - before as i64;
-        if deleted && let Some(slot) = self.queues[queue.slot as usize].take() {
-            // The name is free before anyone is told.
-            slot.vhost.remove_queue(&slot.queue.options().name, queue);
-            self.handle.free_slot(queue.slot);
+        for (message, reason, target) in letters {
+            let queue = slot.queue.options().name.clone();
+            let letter = DeadLetter { message, reason, target, queue };
+            if let Some((message, queues)) = letter.route(&slot.vhost, self.now_ms) {
+                publish_dead_letter(&mut self.dead_letters, &message, &queues);
+            }
+        }
+        if deleted {
+            self.remove(queue);
+        } else {
+            self.watch_deadline(queue.slot as usize);
         }
         change
+    }
+
+    fn remove(&mut self, queue: QueueRef) {
+        let Some(slot) = self.queues[queue.slot as usize].take() else { return };
+        if let Some(deadline) = slot.deadline {
+            self.timers.remove(&(deadline, queue.slot));
+        }
+        // The name is free before anyone is told.
+        slot.vhost.remove_queue(&slot.queue.options().name, queue);
+        self.handle.free_slot(queue.slot);
+    }
+
+    fn watch_deadline(&mut self, index: usize) {
+        let Some(slot) = &mut self.queues[index] else { return };
+        let deadline = slot.queue.deadline();
+        if deadline == slot.deadline {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut slot.deadline, deadline) {
+            self.timers.remove(&(old, index as u32));
+        }
+        if let Some(new) = deadline {
+            self.timers.insert((new, index as u32));
+        }
     }
 
     fn gone(&mut self, connection: ConnectionId, channel: Option<ChannelId>) -> i64 {
@@ -316,9 +413,24 @@ impl Connections {
     }
 }
 
+/// Hands a dead letter to its queues, which take it in a later turn: a circle of queues cannot keep a shard in
+/// one turn for ever.
+fn publish_dead_letter(batches: &mut [Vec<ShardCommand>], message: &Message, queues: &[QueueRef]) {
+    for queue in queues {
+        let publish = Publish {
+            connection: ConnectionId::NONE,
+            channel: ChannelId::CONNECTION,
+            tracking: Tracking::None,
+            message: message.clone(),
+        };
+        batches[usize::from(queue.shard)].push(ShardCommand::Apply(*queue, Command::Publish(publish)));
+    }
+}
+
 /// The effects of a command go straight to the connections.
 struct Turn<'a> {
     connections: &'a mut Connections,
+    letters: Vec<(Message, DeathReason, DeadLetterTarget)>,
     deleted: bool,
 }
 
@@ -333,6 +445,15 @@ impl Effects for Turn<'_> {
 
     fn accepted(&mut self, connection: ConnectionId, channel: ChannelId, number: u64) {
         self.connections.accepted(connection, channel, number);
+    }
+
+    fn refused(&mut self, connection: ConnectionId, channel: ChannelId, number: u64) {
+        let event = Event::Settled { channel, first: number, last: number, accepted: false };
+        self.connections.event(connection, event);
+    }
+
+    fn dead_letter(&mut self, message: Message, reason: DeathReason, target: &DeadLetterTarget) {
+        self.letters.push((message, reason, target.clone()));
     }
 
     fn immediate(&mut self, connection: ConnectionId, channel: ChannelId, number: u64, taken: bool) {

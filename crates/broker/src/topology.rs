@@ -1,6 +1,6 @@
 //! Declaring, deleting and binding: what names stand for in a virtual host.
 
-use warren_queue::QueueOptions;
+use warren_queue::{QueueOptions, Settings};
 use warren_router::{
     ALTERNATE_EXCHANGE, BindError, Binding, Declared, DeleteExchangeError, Destination, ExchangeDefinition,
     ExchangeKind, Inequivalent,
@@ -215,9 +215,10 @@ pub(crate) fn declare_queue(
             check_same(place, &name, entry, declare)?;
             return Ok(DeclaredQueue { name, queue: entry.queue, is_new: false });
         }
-        queue_arguments::check(&declare.arguments, &place.label(Resource::Queue(name.as_bytes())))?;
         check_dead_letter_exchange(place, &name, &declare.arguments)?;
-        let queue = create(place, broker, &name, declare);
+        let label = place.label(Resource::Queue(name.as_bytes()));
+        let settings = queue_arguments::parse(&declare.arguments, &label)?;
+        let queue = create(place, broker, &name, declare.auto_delete, settings);
         tables.router.add_queue(&name, queue);
         let entry = QueueEntry {
             queue,
@@ -233,6 +234,7 @@ pub(crate) fn declare_queue(
 
 /// A name that starts as the client asked (`x-name-prefix`) or with `amq.gen-`.
 fn generate_name(declare: &QueueDeclare) -> Result<ShortString, AmqpError> {
+    queue_arguments::check_server_named(&declare.arguments)?;
     let prefix = declare.arguments.get("x-name-prefix").and_then(FieldValue::as_long_string);
     let Some(prefix) = prefix else { return Ok(crate::names::generate("amq.gen-")) };
     let prefix = String::from_utf8_lossy(prefix).replace(['\r', '\n'], "");
@@ -291,7 +293,13 @@ fn check_dead_letter_exchange(
 }
 
 /// Puts the queue on a shard. Its creation is in the shard's mailbox before the name can be found.
-fn create(place: &Place, broker: &Broker, name: &ShortString, declare: &QueueDeclare) -> QueueRef {
+fn create(
+    place: &Place,
+    broker: &Broker,
+    name: &ShortString,
+    auto_delete: bool,
+    settings: Settings,
+) -> QueueRef {
     let id = broker.queue_ids.next();
     let shard = (id.0 % broker.shards.len() as u64) as u16;
     let handle = &broker.shards[usize::from(shard)];
@@ -300,7 +308,8 @@ fn create(place: &Place, broker: &Broker, name: &ShortString, declare: &QueueDec
         queue,
         name: name.clone(),
         vhost: place.vhost.name.clone(),
-        auto_delete: declare.auto_delete,
+        auto_delete,
+        settings,
     };
     let new = NewQueue { options, vhost: std::sync::Arc::clone(&place.vhost) };
     handle.mailbox.push(ShardCommand::Create(Box::new(new)));

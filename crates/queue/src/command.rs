@@ -1,3 +1,4 @@
+use crate::settings::{DeadLetterTarget, DeathReason};
 use warren_types::session::{Delivery, DeliveryRange, Reply, Settle, Tracking};
 use warren_types::{AmqpError, ChannelId, ConnectionId, ConsumerId, Message};
 
@@ -69,6 +70,8 @@ pub enum Command {
         /// Only without ready messages.
         if_empty: bool,
     },
+    /// Nothing but that time has passed.
+    Tick,
     /// A channel, or the whole connection, is gone.
     Gone {
         /// The connection.
@@ -117,6 +120,8 @@ pub struct NewConsumer {
     pub exclusive: bool,
     /// Most unacked messages; 0 for no limit.
     pub prefetch: u32,
+    /// Consumers of a higher priority are served first (`x-priority`).
+    pub priority: i64,
 }
 
 /// Where the consequences of a command go.
@@ -129,6 +134,12 @@ pub trait Effects {
 
     /// The queue is responsible for the message with this publish number.
     fn accepted(&mut self, connection: ConnectionId, channel: ChannelId, number: u64);
+
+    /// The queue refuses the message with this publish number.
+    fn refused(&mut self, connection: ConnectionId, channel: ChannelId, number: u64);
+
+    /// A message died in the queue, which has a place for dead letters.
+    fn dead_letter(&mut self, message: Message, reason: DeathReason, target: &DeadLetterTarget);
 
     /// What became of an immediate message.
     fn immediate(&mut self, connection: ConnectionId, channel: ChannelId, number: u64, taken: bool);

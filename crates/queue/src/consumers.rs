@@ -1,4 +1,4 @@
-//! The consumers of a queue and the round in which they are served.
+//! The consumers of a queue and the rounds in which they are served.
 
 use std::collections::VecDeque;
 
@@ -40,11 +40,23 @@ impl Consumer {
 pub(crate) struct Consumers {
     slots: Vec<Option<Consumer>>,
     by_id: HashMap<(ConnectionId, ConsumerId), usize, RandomState>,
-    /// Slots of the consumers that may be able to take a message, the next one first.
-    round: VecDeque<usize>,
+    /// For each priority, the highest first: slots of the consumers that may be able to take a message, the next
+    /// one first.
+    rounds: Vec<(i64, VecDeque<usize>)>,
+    /// With a single active consumer: consumers in the order in which they came, the active one first.
+    line: Option<VecDeque<usize>>,
 }
 
 impl Consumers {
+    pub(crate) fn new(single_active: bool) -> Self {
+        Self { line: single_active.then(VecDeque::new), ..Self::default() }
+    }
+
+    /// Whether only one consumer at a time gets messages.
+    pub(crate) fn is_single_active(&self) -> bool {
+        self.line.is_some()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -64,9 +76,13 @@ impl Consumers {
         if slot == self.slots.len() {
             self.slots.push(None);
         }
+        let priority = consumer.new.priority;
         self.slots[slot] = Some(consumer);
-        self.round.push_back(slot);
         self.by_id.insert(id, slot);
+        if let Some(line) = &mut self.line {
+            line.push_back(slot);
+        }
+        self.join_round(priority, slot);
     }
 
     /// Removes the consumers for which `gone` is true and returns them.
@@ -76,7 +92,12 @@ impl Consumers {
             if self.slots[slot].as_ref().is_some_and(|consumer| gone(&consumer.new))
                 && let Some(consumer) = self.slots[slot].take()
             {
-                self.round.retain(|other| *other != slot);
+                for (_, round) in &mut self.rounds {
+                    round.retain(|other| *other != slot);
+                }
+                if let Some(line) = &mut self.line {
+                    line.retain(|other| *other != slot);
+                }
                 self.by_id.remove(&(consumer.new.connection, consumer.new.consumer));
                 removed.push(consumer.new);
             }
@@ -84,25 +105,51 @@ impl Consumers {
         while matches!(self.slots.last(), Some(None)) {
             self.slots.pop();
         }
+        self.rounds.retain(|(_, round)| !round.is_empty());
         removed
     }
 
-    /// The consumer whose turn it is, if any can take a message; it goes to the end of the round.
+    /// The consumer whose turn it is, if any can take a message; it goes to the end of its round.
     pub(crate) fn next(&mut self) -> Option<&mut Consumer> {
-        while let Some(slot) = self.round.pop_front() {
-            let Some(consumer) = self.slots[slot].as_mut() else { continue };
-            if consumer.can_take() {
-                self.round.push_back(slot);
-                return self.slots[slot].as_mut();
+        let active = match &self.line {
+            Some(line) => Some(*line.front()?),
+            None => None,
+        };
+        let slot = match active {
+            Some(active) => self.slots[active].as_ref()?.can_take().then_some(active)?,
+            None => self.next_slot()?,
+        };
+        self.slots[slot].as_mut()
+    }
+
+    fn next_slot(&mut self) -> Option<usize> {
+        for (_, round) in &mut self.rounds {
+            while let Some(slot) = round.pop_front() {
+                let Some(consumer) = self.slots[slot].as_mut() else { continue };
+                if consumer.can_take() {
+                    round.push_back(slot);
+                    return Some(slot);
+                }
+                consumer.in_round = false;
             }
-            consumer.in_round = false;
         }
         None
     }
 
+    fn join_round(&mut self, priority: i64, slot: usize) {
+        match self.rounds.binary_search_by(|(other, _)| priority.cmp(other)) {
+            Ok(found) => self.rounds[found].1.push_back(slot),
+            Err(place) => self.rounds.insert(place, (priority, VecDeque::from([slot]))),
+        }
+    }
+
     /// Whether [`Consumers::next`] would find one.
     pub(crate) fn any_can_take(&self) -> bool {
-        self.round.iter().any(|slot| self.slots[*slot].as_ref().is_some_and(Consumer::can_take))
+        let can_take = |slot: &usize| self.slots[*slot].as_ref().is_some_and(Consumer::can_take);
+        match &self.line {
+            Some(line) => line.front().is_some_and(can_take),
+            None => self.rounds.iter().any(|(_, round)| round.iter().any(can_take)),
+        }
     }
 
     /// Changes a consumer and lets it rejoin the round if it can take messages again.
@@ -117,7 +164,8 @@ impl Consumers {
         change(found);
         if !found.in_round && found.can_take() {
             found.in_round = true;
-            self.round.push_back(slot);
+            let priority = found.new.priority;
+            self.join_round(priority, slot);
         }
     }
 }

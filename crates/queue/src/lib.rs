@@ -17,12 +17,17 @@
 //! 2. ready messages are in the order in which they were published, returned ones at their original place;
 //! 3. no consumer holds more unacked messages than its prefetch;
 //! 4. while a message is ready, no consumer could take it.
+//!
+//! Time is a number of milliseconds that comes with each command and never falls. Messages expire at the head of
+//! their priority, as in RabbitMQ's classic queues (features.md M31).
 
 mod command;
 mod consumers;
 mod messages;
 mod queue;
+mod settings;
 
 pub use command::{Command, Effects, Getter, NewConsumer, Publish};
 pub use consumers::CONSUMER_WINDOW;
 pub use queue::{Queue, QueueOptions};
+pub use settings::{DeadLetterTarget, DeathReason, Overflow, Settings};

@@ -2,12 +2,13 @@ use std::sync::Arc;
 
 use warren_types::session::{Delivery, DeliveryRange, Got, QueueDeclared, Reply, Settle, Tracking};
 use warren_types::{
-    AmqpError, ChannelId, ConnectionId, ConsumerId, DeliveryId, Ledger, QueueRef, ShortString,
+    AmqpError, ChannelId, ConnectionId, ConsumerId, DeliveryId, Ledger, Message, QueueRef, ShortString,
 };
 
 use crate::command::{Command, Effects, Getter, NewConsumer, Publish};
 use crate::consumers::Consumers;
-use crate::messages::{Entry, Ready};
+use crate::messages::{Entry, NEVER, Ready};
+use crate::settings::{DeathReason, Overflow, Settings};
 
 /// What a queue is declared with.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct QueueOptions {
     pub vhost: Arc<str>,
     /// It goes when the last consumer goes.
     pub auto_delete: bool,
+    /// What its arguments ask for.
+    pub settings: Settings,
 }
 
 /// A delivery that waits to be settled.
@@ -42,17 +45,20 @@ pub struct Queue {
     next_position: u64,
     next_delivery: u64,
     memory: usize,
+    /// When the queue was last of use to anyone.
+    last_used: u64,
 }
 
 impl Queue {
-    /// An empty queue.
+    /// An empty queue, made at `now` milliseconds.
     #[must_use]
-    pub fn new(options: QueueOptions) -> Self {
+    pub fn new(options: QueueOptions, now: u64) -> Self {
         Self {
-            options,
             ready: Ready::default(),
             unacked: Ledger::default(),
-            consumers: Consumers::default(),
+            consumers: Consumers::new(options.settings.single_active_consumer),
+            options,
+            last_used: now,
             next_position: 0,
             next_delivery: 0,
             memory: 0,
@@ -90,23 +96,38 @@ impl Queue {
         self.memory
     }
 
-    /// Applies a command; what follows goes to `effects`.
-    pub fn apply(&mut self, command: Command, effects: &mut impl Effects) {
+    /// When [`Command::Tick`] is to be applied, in milliseconds, if nothing happens before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<u64> {
+        let unused = match self.options.settings.expires_ms {
+            Some(expires) if self.consumers.is_empty() => Some(self.last_used + expires),
+            _ => None,
+        };
+        [self.ready.next_expiry(), unused].into_iter().flatten().min()
+    }
+
+    /// Applies a command at `now` milliseconds; what follows goes to `effects`.
+    pub fn apply(&mut self, now: u64, command: Command, effects: &mut impl Effects) {
+        self.expire(now, effects);
         match command {
-            Command::Publish(publish) => self.publish(publish, effects),
+            Command::Publish(publish) => self.publish(now, publish, effects),
             Command::Settle { connection, channel, range, settle } => {
-                self.settle(connection, channel, range, settle);
+                self.settle(connection, channel, range, settle, effects);
                 self.dispatch(effects);
             }
             Command::Credit { connection, consumer, bytes } => {
                 self.consumers.update(connection, consumer, |c| c.credit(bytes));
                 self.dispatch(effects);
             }
-            Command::Get(getter) => self.get(getter, effects),
+            Command::Get(getter) => {
+                self.last_used = now;
+                self.get(getter, effects);
+            }
             Command::Consume(new) => self.consume(*new, effects),
             Command::Cancel { connection, channel, consumer } => {
                 effects.reply(connection, channel, Ok(Reply::Cancelled));
-                self.remove_consumers(|c| c.connection == connection && c.consumer == consumer, effects);
+                self.remove_consumers(now, |c| c.connection == connection && c.consumer == consumer, effects);
+                self.dispatch(effects);
             }
             Command::Resume { connection, consumer } => {
                 self.consumers.update(connection, consumer, |c| c.resume());
@@ -117,22 +138,39 @@ impl Queue {
                 effects.reply(connection, channel, Ok(Reply::QueuePurged(purged)));
             }
             Command::Count { connection, channel } => {
-                let declared = QueueDeclared {
-                    name: self.options.name.clone(),
-                    messages: self.ready_count(),
-                    consumers: u32::try_from(self.consumers.len()).unwrap_or(u32::MAX),
-                };
-                effects.reply(connection, channel, Ok(Reply::QueueDeclared(declared)));
+                self.last_used = now;
+                self.tell_count(connection, channel, effects);
             }
             Command::Delete { asked_by, if_unused, if_empty } => {
                 self.delete(asked_by, if_unused, if_empty, effects);
             }
-            Command::Gone { connection, channel } => self.gone(connection, channel, effects),
+            Command::Gone { connection, channel } => self.gone(now, connection, channel, effects),
+            Command::Tick => self.delete_if_unused_for_long(now, effects),
         }
+        // What may not wait at all and found no taker expires in the turn in which it came.
+        self.expire(now, effects);
     }
 
-    fn publish(&mut self, publish: Publish, effects: &mut impl Effects) {
+    fn tell_count(&self, connection: ConnectionId, channel: ChannelId, effects: &mut impl Effects) {
+        let declared = QueueDeclared {
+            name: self.options.name.clone(),
+            messages: self.ready_count(),
+            consumers: u32::try_from(self.consumers.len()).unwrap_or(u32::MAX),
+        };
+        effects.reply(connection, channel, Ok(Reply::QueueDeclared(declared)));
+    }
+
+    fn publish(&mut self, now: u64, publish: Publish, effects: &mut impl Effects) {
         let Publish { connection, channel, tracking, message } = publish;
+        if self.refuses(&message) {
+            if let Tracking::Confirm(number) = tracking {
+                effects.refused(connection, channel, number);
+            }
+            if self.options.settings.overflow == Overflow::RejectPublishDlx {
+                self.bury(message, DeathReason::MaxLen, effects);
+            }
+            return;
+        }
         match tracking {
             Tracking::None => {}
             Tracking::Confirm(number) => effects.accepted(connection, channel, number),
@@ -145,9 +183,70 @@ impl Queue {
             }
         }
         self.memory += message.memory();
-        self.ready.push(Entry { position: self.next_position, redelivered: false, message });
+        let settings = &self.options.settings;
+        let ttl = match (settings.message_ttl_ms, message.expiration_ms()) {
+            (Some(queue), Some(message)) => Some(queue.min(message)),
+            (queue, message) => queue.or(message),
+        };
+        let entry = Entry {
+            position: self.next_position,
+            expires_at: ttl.map_or(NEVER, |ttl| now.saturating_add(ttl)),
+            priority: message.priority().min(settings.max_priority),
+            redelivered: false,
+            message,
+        };
+        self.ready.push(entry);
         self.next_position += 1;
         self.dispatch(effects);
+        self.drop_head(effects);
+    }
+
+    /// Whether the message would make the queue too long, and new messages are what gives way.
+    fn refuses(&self, message: &Message) -> bool {
+        let settings = &self.options.settings;
+        if settings.overflow == Overflow::DropHead {
+            return false;
+        }
+        let bytes = self.ready.body_bytes() + message.body_len() as u64;
+        settings.max_length.is_some_and(|max| self.ready.len() as u64 + 1 > max)
+            || settings.max_length_bytes.is_some_and(|max| bytes > max)
+    }
+
+    /// Drops the oldest messages while the queue is too long.
+    fn drop_head(&mut self, effects: &mut impl Effects) {
+        let settings = &self.options.settings;
+        if settings.overflow != Overflow::DropHead {
+            return;
+        }
+        let (max_length, max_bytes) = (settings.max_length, settings.max_length_bytes);
+        while max_length.is_some_and(|max| self.ready.len() as u64 > max)
+            || max_bytes.is_some_and(|max| self.ready.body_bytes() > max)
+        {
+            let Some(entry) = self.ready.pop_lowest() else { return };
+            self.memory -= entry.message.memory();
+            self.bury(entry.message, DeathReason::MaxLen, effects);
+        }
+    }
+
+    /// Takes out what has waited too long.
+    fn expire(&mut self, now: u64, effects: &mut impl Effects) {
+        while let Some(entry) = self.ready.pop_expired(now) {
+            self.memory -= entry.message.memory();
+            self.bury(entry.message, DeathReason::Expired, effects);
+        }
+    }
+
+    fn bury(&self, message: Message, reason: DeathReason, effects: &mut impl Effects) {
+        if let Some(target) = &self.options.settings.dead_letter {
+            effects.dead_letter(message, reason, target);
+        }
+    }
+
+    fn delete_if_unused_for_long(&mut self, now: u64, effects: &mut impl Effects) {
+        let Some(expires) = self.options.settings.expires_ms else { return };
+        if self.consumers.is_empty() && self.last_used + expires <= now {
+            self.discard(effects);
+        }
     }
 
     /// Hands ready messages to consumers until either runs out.
@@ -201,7 +300,10 @@ impl Queue {
     }
 
     fn consume(&mut self, new: NewConsumer, effects: &mut impl Effects) {
-        let in_use = (new.exclusive && !self.consumers.is_empty()) || self.consumers.has_exclusive();
+        let in_use = match new.exclusive {
+            true => !self.consumers.is_empty() || self.consumers.is_single_active(),
+            false => self.consumers.has_exclusive(),
+        };
         if in_use {
             let refusal = AmqpError::access_refused(format!("{} in exclusive use", self.label()));
             effects.reply(new.connection, new.channel, Err(refusal));
@@ -212,7 +314,14 @@ impl Queue {
         self.dispatch(effects);
     }
 
-    fn settle(&mut self, connection: ConnectionId, channel: ChannelId, range: DeliveryRange, settle: Settle) {
+    fn settle(
+        &mut self,
+        connection: ConnectionId,
+        channel: ChannelId,
+        range: DeliveryRange,
+        settle: Settle,
+        effects: &mut impl Effects,
+    ) {
         // Deliveries to one consumer mostly come in a row: it is told once for all of them.
         let mut settled: Option<(ConsumerId, u32)> = None;
         for id in range.first.0..=range.last.0 {
@@ -235,10 +344,17 @@ impl Queue {
                 (None, _) => {}
             }
             match settle {
-                Settle::Ack | Settle::Reject => self.memory -= unacked.entry.message.memory(),
+                Settle::Ack => self.memory -= unacked.entry.message.memory(),
+                Settle::Reject => {
+                    self.memory -= unacked.entry.message.memory();
+                    self.bury(unacked.entry.message, DeathReason::Rejected, effects);
+                }
                 Settle::Requeue => self.put_back(unacked.entry, true),
                 Settle::Refuse => self.put_back(unacked.entry, false),
             }
+        }
+        if settle == Settle::Requeue {
+            self.drop_head(effects);
         }
         if let Some((consumer, count)) = settled {
             self.consumers.update(connection, consumer, |c| c.settled(count));
@@ -287,7 +403,13 @@ impl Queue {
         self.discard(effects);
     }
 
-    fn gone(&mut self, connection: ConnectionId, channel: Option<ChannelId>, effects: &mut impl Effects) {
+    fn gone(
+        &mut self,
+        now: u64,
+        connection: ConnectionId,
+        channel: Option<ChannelId>,
+        effects: &mut impl Effects,
+    ) {
         let is_gone =
             |c: ConnectionId, ch: ChannelId| c == connection && channel.is_none_or(|gone| gone == ch);
         let ids: Vec<u64> = (self.unacked.iter())
@@ -299,14 +421,22 @@ impl Queue {
                 self.put_back(unacked.entry, true);
             }
         }
-        self.remove_consumers(|c| is_gone(c.connection, c.channel), effects);
+        self.remove_consumers(now, |c| is_gone(c.connection, c.channel), effects);
         self.dispatch(effects);
     }
 
-    fn remove_consumers(&mut self, gone: impl Fn(&NewConsumer) -> bool, effects: &mut impl Effects) {
+    fn remove_consumers(
+        &mut self,
+        now: u64,
+        gone: impl Fn(&NewConsumer) -> bool,
+        effects: &mut impl Effects,
+    ) {
         let removed = self.consumers.remove(gone);
-        if !removed.is_empty() && self.consumers.is_empty() && self.options.auto_delete {
-            self.discard(effects);
+        if !removed.is_empty() && self.consumers.is_empty() {
+            self.last_used = now;
+            if self.options.auto_delete {
+                self.discard(effects);
+            }
         }
     }
 

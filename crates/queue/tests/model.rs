@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use warren_queue::{CONSUMER_WINDOW, Command, Effects, Getter, NewConsumer, Publish, Queue, QueueOptions};
+use warren_queue::{CONSUMER_WINDOW, Command, Effects, Getter, DeadLetterTarget, DeathReason, NewConsumer, Publish, Queue, QueueOptions, Settings};
 use warren_types::session::{Delivery, DeliveryRange, Reply, Settle, Tracking};
 use warren_types::{
     AmqpError, ChannelId, ConnectionId, ConsumerId, DeliveryId, Message, MessageParts, QueueId, QueueRef,
@@ -213,6 +213,14 @@ impl Effects for Checker<'_> {
         self.accepted.push(number);
     }
 
+    fn refused(&mut self, _: ConnectionId, _: ChannelId, _: u64) {
+        panic!("a queue without limits refused a message");
+    }
+
+    fn dead_letter(&mut self, _: Message, _: DeathReason, _: &DeadLetterTarget) {
+        panic!("a queue without a place for dead letters buried a message");
+    }
+
     fn immediate(&mut self, _: ConnectionId, _: ChannelId, _: u64, taken: bool) {
         self.immediate.push(taken);
     }
@@ -229,7 +237,7 @@ fn message(number: usize, large: bool) -> Message {
     if large {
         body.resize(CONSUMER_WINDOW / 2, 0);
     }
-    let parts = MessageParts { exchange: b"", routing_key: b"q", properties: &[0, 0], persistent: false };
+    let parts = MessageParts { exchange: b"", routing_key: b"q", properties: &[0, 0], ..MessageParts::default() };
     Message::new(parts, &body, &mut Vec::new())
 }
 
@@ -243,8 +251,8 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let queue = QueueRef { id: QueueId(1), shard: 0, slot: 0 };
-        let options = QueueOptions { queue, name: "q".into(), vhost: "/".into(), auto_delete: false };
-        Self { queue: Queue::new(options), model: Model::default(), next_consumer: 0, deliveries: 0 }
+        let options = QueueOptions { queue, name: "q".into(), vhost: "/".into(), auto_delete: false, settings: Settings::default() };
+        Self { queue: Queue::new(options, 0), model: Model::default(), next_consumer: 0, deliveries: 0 }
     }
 
     fn apply(&mut self, command: Command) -> (Vec<Result<Reply, AmqpError>>, Vec<u64>, Vec<bool>) {
@@ -255,7 +263,7 @@ impl Run {
             immediate: Vec::new(),
             deleted: false,
         };
-        self.queue.apply(command, &mut checker);
+        self.queue.apply(0, command, &mut checker);
         assert!(!checker.deleted);
         (checker.replies, checker.accepted, checker.immediate)
     }
@@ -367,6 +375,7 @@ impl Run {
             no_ack,
             exclusive: false,
             prefetch,
+            priority: 0,
         };
         let (replies, ..) = self.apply(Command::Consume(Box::new(new)));
         assert!(matches!(replies[..], [Ok(Reply::Consuming)]));

@@ -9,6 +9,11 @@ pub struct ConnectionId {
     pub generation: u32,
 }
 
+impl ConnectionId {
+    /// No connection: the publisher of messages that the broker itself moves.
+    pub const NONE: Self = Self { slot: u32::MAX, generation: u32::MAX };
+}
+
 /// A channel of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelId {

@@ -15,7 +15,7 @@ pub struct Message {
 }
 
 /// What a [`Message`] is made of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct MessageParts<'a> {
     /// Name of the exchange it was published to, at most 255 bytes.
     pub exchange: &'a [u8],
@@ -25,12 +25,19 @@ pub struct MessageParts<'a> {
     pub properties: &'a [u8],
     /// Whether the publisher asked for it to survive a restart (`delivery-mode` 2).
     pub persistent: bool,
+    /// `priority`; 0 if there is none.
+    pub priority: u8,
+    /// `expiration`, in milliseconds.
+    pub expiration_ms: Option<u64>,
 }
 
-// Layout of `packed`: this head, then exchange, routing key, properties, and the body if it is small.
-// 0: exchange length u8, 1: routing key length u8, 2: flags u8, 3: zero, 4..8: properties length u32 LE.
+// Layout of `packed`: this head, then exchange, routing key, properties, the expiration as u64 LE if there is
+// one, and the body if it is small.
+// 0: exchange length u8, 1: routing key length u8, 2: flags u8, 3: priority u8, 4..8: properties length u32 LE.
 const HEAD_LEN: usize = 8;
+const EXPIRATION_LEN: usize = 8;
 const FLAG_PERSISTENT: u8 = 1;
+const FLAG_EXPIRES: u8 = 2;
 
 impl Message {
     /// Bodies up to this size, in bytes, are packed together with the rest.
@@ -77,7 +84,8 @@ impl Message {
     /// The body if it is packed with the rest; otherwise see [`Message::large_body`].
     #[must_use]
     pub fn small_body(&self) -> &[u8] {
-        &self.packed[self.properties_end()..]
+        let expiration_len = if self.packed[2] & FLAG_EXPIRES != 0 { EXPIRATION_LEN } else { 0 };
+        &self.packed[self.properties_end() + expiration_len..]
     }
 
     /// The body if it is kept apart.
@@ -104,6 +112,21 @@ impl Message {
         self.packed[2] & FLAG_PERSISTENT != 0
     }
 
+    /// `priority`; 0 if there is none.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.packed[3]
+    }
+
+    /// How long it may wait, in milliseconds.
+    #[must_use]
+    pub fn expiration_ms(&self) -> Option<u64> {
+        if self.packed[2] & FLAG_EXPIRES == 0 {
+            return None;
+        }
+        self.packed[self.properties_end()..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+    }
+
     /// Memory that the message takes, in bytes, by estimate.
     #[must_use]
     pub fn memory(&self) -> usize {
@@ -128,16 +151,21 @@ fn pack(parts: MessageParts<'_>, body: &[u8], scratch: &mut Vec<u8>) {
     let short = |bytes: &[u8]| u8::try_from(bytes.len()).expect("names are at most 255 bytes");
     let properties_len = u32::try_from(parts.properties.len()).expect("a content header fits in a frame");
     scratch.clear();
+    let persistent = if parts.persistent { FLAG_PERSISTENT } else { 0 };
+    let expires = if parts.expiration_ms.is_some() { FLAG_EXPIRES } else { 0 };
     scratch.extend_from_slice(&[
         short(parts.exchange),
         short(parts.routing_key),
-        if parts.persistent { FLAG_PERSISTENT } else { 0 },
-        0,
+        persistent | expires,
+        parts.priority,
     ]);
     scratch.extend_from_slice(&properties_len.to_le_bytes());
     scratch.extend_from_slice(parts.exchange);
     scratch.extend_from_slice(parts.routing_key);
     scratch.extend_from_slice(parts.properties);
+    if let Some(expiration_ms) = parts.expiration_ms {
+        scratch.extend_from_slice(&expiration_ms.to_le_bytes());
+    }
     scratch.extend_from_slice(body);
 }
 
@@ -162,14 +190,21 @@ mod tests {
             routing_key: b"jason",
             properties: &[0x10, 0, 2],
             persistent: true,
+            priority: 9,
+            expiration_ms: None,
         }
     }
 
     #[test]
     fn keeps_its_parts() {
-        for len in [0, 1, Message::SMALL_BODY_LEN_MAX, Message::SMALL_BODY_LEN_MAX + 1] {
+        for (len, expiration_ms) in
+            [(0, None), (1, Some(60_000)), (Message::SMALL_BODY_LEN_MAX, Some(0)), (100_000, None)]
+        {
             let body = vec![7; len];
-            let message = Message::new(parts(), &body, &mut Vec::new());
+            let parts = MessageParts { expiration_ms, ..parts() };
+            let message = Message::new(parts, &body, &mut Vec::new());
+            assert_eq!(message.expiration_ms(), expiration_ms);
+            assert_eq!(message.priority(), 9);
             assert_eq!(message.exchange(), b"sorting_room");
             assert_eq!(message.routing_key(), b"jason");
             assert_eq!(message.properties(), [0x10, 0, 2]);
