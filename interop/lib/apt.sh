@@ -6,8 +6,8 @@
 need_packages() {
     local missing=() package
     for package in "$@"; do
-        # "ok installed" also rules out packages that were removed but not purged, for which dpkg -s succeeds.
-        dpkg -s "$package" 2>/dev/null | grep -q '^Status: .* ok installed$' || missing+=("$package")
+        # Not by exit status: it is success too for packages that were removed but not purged.
+        [ "$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null)" = "install ok installed" ] || missing+=("$package")
     done
     if [ "${#missing[@]}" -eq 0 ]; then
         return 0

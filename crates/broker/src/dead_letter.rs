@@ -44,11 +44,11 @@ impl DeadLetter {
             let exchange = self.target.exchange.as_bytes();
             tables.router.route(exchange, &borrowed, &mut || headers.clone(), &mut queues)?;
             if self.reason != DeathReason::Rejected {
-                let deaths = deaths(&headers);
-                queues.retain(|queue| {
-                    let name = tables.queues.iter().find(|(_, entry)| entry.queue == *queue).map(|(name, _)| name);
-                    name.is_none_or(|name| !is_cycle(name, deaths))
-                });
+                let cycling = cycling_queues(deaths(&headers));
+                let cycling: Vec<_> = (cycling.filter_map(|name| tables.queues.get(name)))
+                    .map(|entry| entry.queue)
+                    .collect();
+                queues.retain(|queue| !cycling.contains(queue));
             }
         }
         owned.headers = Some(headers);
@@ -144,19 +144,17 @@ fn set(headers: &mut FieldTable, name: &str, value: FieldValue) {
     }
 }
 
-/// Whether the message died in the queue before, and since then nobody rejected it: it would go round without
+/// The queues that the message has died in since somebody last rejected it: back there, it would go round without
 /// end (`rabbit_dead_letter:detect_cycles/3`).
-fn is_cycle(queue: &ShortString, deaths: &[FieldValue]) -> bool {
-    for death in deaths {
-        let FieldValue::Table(death) = death else { continue };
-        if death.get("reason").and_then(FieldValue::as_long_string) == Some(b"rejected") {
-            return false;
-        }
-        if death.get("queue").and_then(FieldValue::as_long_string) == Some(queue.as_bytes()) {
-            return true;
-        }
-    }
-    false
+fn cycling_queues(deaths: &[FieldValue]) -> impl Iterator<Item = &[u8]> {
+    let is_rejection = |death: &FieldTable| death.get("reason").and_then(FieldValue::as_long_string) == Some(b"rejected");
+    deaths
+        .iter()
+        .take_while(move |death| !matches!(death, FieldValue::Table(death) if is_rejection(death)))
+        .filter_map(|death| match death {
+            FieldValue::Table(death) => death.get("queue")?.as_long_string(),
+            _ => None,
+        })
 }
 
 #[cfg(test)]
@@ -231,11 +229,12 @@ mod tests {
             death.insert("reason", FieldValue::string(reason));
             FieldValue::Table(death)
         };
-        let a = ShortString::from("a");
-        assert!(!is_cycle(&a, &[]));
-        assert!(is_cycle(&a, &[death("b", "expired"), death("a", "expired")]));
-        assert!(!is_cycle(&a, &[death("b", "rejected"), death("a", "expired")]));
-        assert!(!is_cycle(&a, &[death("b", "expired"), death("a", "rejected")]));
-        assert!(!is_cycle(&a, &[death("b", "expired")]));
+        let cycling = |deaths: &[FieldValue]| -> Vec<String> {
+            cycling_queues(deaths).map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+        };
+        assert!(cycling(&[]).is_empty());
+        assert_eq!(cycling(&[death("b", "expired"), death("a", "maxlen")]), ["b", "a"]);
+        assert!(cycling(&[death("b", "rejected"), death("a", "expired")]).is_empty());
+        assert_eq!(cycling(&[death("b", "expired"), death("a", "rejected")]), ["b"]);
     }
 }
