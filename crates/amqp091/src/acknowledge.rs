@@ -5,7 +5,7 @@ use warren_types::session::{Delivery, DeliveryRange, Session, Settle};
 use warren_types::{AmqpError, ConsumerId, DeliveryId, QueueRef};
 
 use crate::channel::{Channel, MethodResult, Mode};
-use crate::connection::Core;
+use crate::shared::Core;
 
 /// A delivery that the client has not settled.
 #[derive(Debug, Clone)]
@@ -79,11 +79,11 @@ impl Channel {
             return Err(AmqpError::not_implemented("requeue=false"));
         }
         let mut settling = Settling::new(Settle::Requeue);
-        for (_, unacked) in self.unacked.drain() {
-            settling.push(self.id, &unacked, session);
+        // Not what a transaction holds back: that counts until the commit.
+        while let Some((_, unacked)) = self.unacked.take_first_up_to(u64::MAX) {
+            self.settle_one(&unacked, &mut settling, session);
         }
         settling.finish(self.id, session);
-        self.consumers_unacked = 0;
         self.resume_refused(session);
         Ok(())
     }

@@ -11,9 +11,9 @@ use warren_types::{AmqpError, ChannelId, ConsumerId, Ledger, Message, QueueRef, 
 
 use crate::acknowledge::Unacked;
 use crate::confirms::Confirms;
-use crate::connection::{Core, name};
 use crate::content::{self, Incoming};
 use crate::publish::Immediates;
+use crate::shared::{Core, name};
 use crate::transaction::Transaction;
 
 /// The pseudo-queue of direct reply-to.

@@ -1,38 +1,17 @@
-use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use warren_amqp091_codec::{Dialect, Method, Properties, frame};
+use warren_amqp091_codec::{Dialect, Method, frame};
+use warren_types::ChannelId;
 use warren_types::session::{Event, Session};
-use warren_types::{ChannelId, Message, ShortString};
 
 use crate::channel::Channel;
 use crate::endings::Ending;
-use crate::handshake::{ClientCapabilities, ServerIdentity};
+use crate::handshake::{ClientCapabilities, Limits, ServerIdentity};
 use crate::input::{BodyFrame, NO_METHOD};
 use crate::output::Output;
-use crate::properties::{is_plain, plain};
-
-/// What the server offers and allows.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Largest frame, in bytes.
-    pub frame_max: u32,
-    /// Most channels of a connection.
-    pub channel_max: u16,
-    /// Heartbeat interval offered, in seconds; 0 for none.
-    pub heartbeat_s: u16,
-    /// Largest message body, in bytes.
-    pub message_len_max: u64,
-    /// Time from accept to `connection.open`.
-    pub handshake_timeout: Duration,
-}
-
-impl Limits {
-    /// Smallest `frame_max` that a client may choose, and the limit until it has chosen, in bytes.
-    pub const FRAME_MAX_MIN: u32 = 8192;
-}
+use crate::shared::Core;
 
 /// How far the dialogue on channel 0 is.
 ///
@@ -62,51 +41,6 @@ pub enum Phase {
     Done,
 }
 
-/// What channels share: the negotiated values and the output.
-#[derive(Debug)]
-pub(crate) struct Core {
-    pub dialect: Dialect,
-    pub message_len_max: u64,
-    pub frame_max: u32,
-    pub capabilities: ClientCapabilities,
-    /// The client understands tables with values of all types.
-    pub rich_tables: bool,
-    pub out: Output,
-    /// A call waits for its reply: input rests.
-    pub call_pending: bool,
-    pub next_consumer: u32,
-    /// Channels that have confirms to send.
-    pub confirming: Vec<u16>,
-    pub scratch: Vec<u8>,
-}
-
-impl Core {
-    pub(crate) fn send(&mut self, channel: u16, method: &Method<'_>) {
-        self.out.method(self.dialect, channel, method);
-    }
-
-    /// Sends a message's header and body behind the method that carries it.
-    pub(crate) fn send_content(&mut self, channel: u16, message: &Message) {
-        let raw = message.properties();
-        let properties = if self.rich_tables { Cow::Borrowed(raw) } else { plain(raw) };
-        self.out.content(channel, self.frame_max, &properties, message);
-    }
-
-    /// Notes what a client of 0-8 shows to understand: types that it sends itself.
-    pub(crate) fn note_tables(&mut self, properties: &Properties<'_>) {
-        if !self.rich_tables && properties.headers().is_some_and(|headers| !is_plain(&headers)) {
-            self.rich_tables = true;
-        }
-    }
-
-    /// Notes that the channel has confirms to send.
-    pub(crate) fn confirms(&mut self, channel: u16) {
-        if self.confirming.last() != Some(&channel) {
-            self.confirming.push(channel);
-        }
-    }
-}
-
 /// One client connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -119,6 +53,8 @@ pub struct Connection {
     pub(crate) body_frame: Option<BodyFrame>,
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) last_read: Instant,
+    /// Bytes of input that were not used when last given.
+    unused: usize,
     pub(crate) last_written: Instant,
     /// End of the handshake, of closing, of discarding.
     pub(crate) deadline: Option<Instant>,
@@ -158,6 +94,7 @@ impl Connection {
             body_frame: None,
             heartbeat: None,
             last_read: now,
+            unused: 0,
             last_written: now,
             ending: None,
             closing_replies: 0,
@@ -195,7 +132,10 @@ impl Connection {
     #[must_use]
     pub fn wants_input(&self) -> bool {
         match self.phase {
-            Phase::Running => !self.core.call_pending && !(self.blocked.is_some() && self.has_published),
+            Phase::Running => {
+                let is_blocked = self.blocked.is_some() && self.has_published;
+                !self.core.call_pending && !is_blocked
+            }
             Phase::Closing | Phase::Done => false,
             _ => true,
         }
@@ -209,7 +149,10 @@ impl Connection {
 
     /// Takes input; returns how many bytes were used. The rest is to be given again, with more behind it.
     pub fn on_bytes(&mut self, now: Instant, input: &[u8], session: &mut impl Session) -> usize {
-        self.last_read = now;
+        // Input that is given again was not read again.
+        if input.len() > self.unused {
+            self.last_read = now;
+        }
         let mut used = 0;
         while self.wants_input() && used < input.len() {
             let step = match self.phase {
@@ -223,6 +166,7 @@ impl Connection {
             }
             used += step;
         }
+        self.unused = input.len() - used;
         used
     }
 
@@ -281,7 +225,7 @@ impl Connection {
     /// When [`Connection::on_deadline`] is to be called, if nothing happens before.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let heartbeat = self.heartbeat.map(|interval| {
+        let heartbeat = self.heartbeat().map(|interval| {
             let send = self.last_written + interval / 2;
             if self.blocked.is_some() { send } else { send.min(self.last_read + 2 * interval) }
         });
@@ -298,15 +242,20 @@ impl Connection {
             self.core.out = Output::default();
             return;
         }
-        let Some(interval) = self.heartbeat else { return };
+        let Some(interval) = self.heartbeat() else { return };
         if self.blocked.is_none() && self.last_read + 2 * interval <= now {
             self.failure = Some(format!("missed heartbeats from client, timeout: {}s", interval.as_secs()));
             self.phase = Phase::Done;
             self.core.out = Output::default();
-        } else if self.last_written + interval / 2 <= now && self.phase == Phase::Running {
+        } else if self.last_written + interval / 2 <= now {
             self.last_written = now;
             frame::put_heartbeat(self.core.out.buffer());
         }
+    }
+
+    /// The interval in the phases that have heartbeats: from the negotiation to the end.
+    fn heartbeat(&self) -> Option<Duration> {
+        self.heartbeat.filter(|_| matches!(self.phase, Phase::Opening | Phase::Running | Phase::Closing))
     }
 
     pub(crate) fn tell_blocked(&mut self, now: Instant) {
@@ -321,13 +270,4 @@ impl Connection {
             self.core.send(0, &Method::ConnectionBlocked { reason: reason.as_bytes() });
         }
     }
-}
-
-/// A name as clients mean it: RabbitMQ strips line ends from queue and exchange names (features.md F8).
-pub(crate) fn name(bytes: &[u8]) -> ShortString {
-    if bytes.iter().any(|b| matches!(b, b'\r' | b'\n')) {
-        let stripped: Vec<u8> = bytes.iter().copied().filter(|b| !matches!(b, b'\r' | b'\n')).collect();
-        return ShortString::truncated(&stripped);
-    }
-    ShortString::truncated(bytes)
 }

@@ -94,7 +94,7 @@ impl Connection {
             // The exclusive queues go in the background: nobody will speak here any more.
             self.finish_closing(now);
         } else {
-            self.failure = Some(explanation);
+            self.failure.get_or_insert(explanation);
         }
         self.discard(now, SILENT_CLOSE_DELAY);
     }
@@ -112,7 +112,7 @@ impl Connection {
         }
         self.channels.clear();
         self.core.call_pending = false;
-        self.body_frame = None;
+        // What is left of a body frame still comes, and must not be taken for frames.
         self.ending = Some(ending);
         self.phase = Phase::Closing;
         self.closing_replies = session.close();

@@ -1,10 +1,30 @@
 //! Channel 0: from the protocol header to `connection.open`, and the credentials on the way.
 
+use std::time::Duration;
+
 use warren_amqp091_codec::{Dialect, table};
 use warren_types::session::{LoginRefused, Session};
-use warren_types::{AmqpError, FieldTable, FieldValue};
+use warren_types::{AmqpError, FieldTable, FieldValue, erlang};
 
-use crate::connection::Limits;
+/// What the server offers and allows.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest frame, in bytes.
+    pub frame_max: u32,
+    /// Most channels of a connection.
+    pub channel_max: u16,
+    /// Heartbeat interval offered, in seconds; 0 for none.
+    pub heartbeat_s: u16,
+    /// Largest message body, in bytes.
+    pub message_len_max: u64,
+    /// Time from accept to `connection.open`.
+    pub handshake_timeout: Duration,
+}
+
+impl Limits {
+    /// Smallest `frame_max` that a client may choose, and the limit until it has chosen, in bytes.
+    pub const FRAME_MAX_MIN: u32 = 8192;
+}
 
 /// Who the server says it is.
 #[derive(Debug, Clone)]
@@ -104,7 +124,7 @@ pub(crate) fn authenticate(
     match mechanism {
         b"PLAIN" => {
             let (user, password) = plain(response).ok_or_else(|| {
-                let shown = erlang_binary(response);
+                let shown = erlang::binary(response);
                 LoginRefused::Malformed(AmqpError::syntax_error(format!("response {shown} invalid")))
             })?;
             session.login(user, password)
@@ -146,32 +166,6 @@ fn plain(response: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = rest.iter().position(|byte| *byte == 0)?;
     let (user, password) = (&rest[..end], &rest[end + 1..]);
     (!password.contains(&0)).then_some((user, password))
-}
-
-/// Bytes as Erlang prints a binary, since RabbitMQ's error texts show them so.
-pub(crate) fn erlang_binary(bytes: &[u8]) -> String {
-    let is_text = bytes.iter().all(|b| matches!(b, 32..=126 | b'\n' | b'\r' | b'\t' | 8 | 11 | 12 | 27));
-    if is_text && !bytes.is_empty() {
-        let text = String::from_utf8_lossy(bytes).into_owned();
-        let mut escaped = String::with_capacity(text.len());
-        for c in text.chars() {
-            match c {
-                '"' => escaped.push_str("\\\""),
-                '\\' => escaped.push_str("\\\\"),
-                '\n' => escaped.push_str("\\n"),
-                '\r' => escaped.push_str("\\r"),
-                '\t' => escaped.push_str("\\t"),
-                '\u{8}' => escaped.push_str("\\b"),
-                '\u{b}' => escaped.push_str("\\v"),
-                '\u{c}' => escaped.push_str("\\f"),
-                '\u{1b}' => escaped.push_str("\\e"),
-                c => escaped.push(c),
-            }
-        }
-        return format!("<<\"{escaped}\">>");
-    }
-    let numbers: Vec<String> = bytes.iter().map(u8::to_string).collect();
-    format!("<<{}>>", numbers.join(","))
 }
 
 /// What the client answered to `connection.tune`.
@@ -222,13 +216,6 @@ mod tests {
         for malformed in [&b""[..], b"guest\0guest", b"\0guest", b"other\0guest\0guest", b"\0a\0b\0c"] {
             assert_eq!(plain(malformed), None, "{malformed:?}");
         }
-    }
-
-    #[test]
-    fn binaries_look_as_in_erlang() {
-        assert_eq!(erlang_binary(b""), "<<>>");
-        assert_eq!(erlang_binary(b"a\"b"), "<<\"a\\\"b\">>");
-        assert_eq!(erlang_binary(&[0, 1, 255]), "<<0,1,255>>");
     }
 
     #[test]

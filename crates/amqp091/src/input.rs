@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use warren_amqp091_codec::{ContentHeader, DecodeError, Dialect, Method, frame};
 use warren_types::session::{Event, LoginRefused, Session};
-use warren_types::{AmqpError, ChannelId, ReplyCode};
+use warren_types::{AmqpError, ChannelId, ReplyCode, erlang};
 
 use crate::channel::Channel;
-use crate::connection::{Connection, Limits, Phase};
+use crate::connection::{Connection, Phase};
 use crate::content::{self, PublishArgs};
 use crate::endings::Ending;
-use crate::handshake::{self, ClientCapabilities, Tuned, erlang_binary};
+use crate::handshake::{self, ClientCapabilities, Limits, Tuned};
 
 /// Bytes of a broken frame that are shown.
 const SNIPPET_LEN: usize = 16;
@@ -52,7 +52,7 @@ impl Connection {
         self.failure = Some(match header {
             [b'G', b'E', b'T', b' ', ..] => "bad protocol header: an HTTP request".to_owned(),
             [0x16, 0x03, _, _, _, 0x01, ..] => "bad protocol header: a TLS client hello".to_owned(),
-            other => format!("bad protocol header: {}", erlang_binary(other)),
+            other => format!("bad protocol header: {}", erlang::binary(other)),
         });
         self.discard(now, Duration::from_secs(1));
         input.len()
@@ -170,6 +170,8 @@ impl Connection {
         match (self.phase, method) {
             (Phase::Starting, Method::ConnectionStartOk { client_properties, mechanism, response, .. }) => {
                 self.core.capabilities = ClientCapabilities::of(&client_properties);
+                // 0-8 has no such method.
+                self.core.capabilities.connection_blocked &= self.core.dialect != Dialect::Amqp08;
                 self.client_name = client_properties
                     .get("connection_name")
                     .and_then(|name| name.as_long_string())
@@ -459,7 +461,7 @@ pub(crate) fn describe(kind: u8, payload: &[u8]) -> String {
 
 fn describe_snippet(kind: u8, snippet: &[u8], len: usize) -> String {
     let how_many = if len <= SNIPPET_LEN { "all" } else { "first 16" };
-    format!("type {kind}, {how_many} octets = {}", erlang_binary(snippet))
+    format!("type {kind}, {how_many} octets = {}", erlang::binary(snippet))
 }
 
 /// The exception for a method that cannot be decoded, and the ids to name in it.

@@ -21,8 +21,9 @@ mod input;
 mod output;
 mod properties;
 mod publish;
+mod shared;
 mod transaction;
 
-pub use connection::{Connection, Limits, Phase};
-pub use handshake::ServerIdentity;
+pub use connection::{Connection, Phase};
+pub use handshake::{Limits, ServerIdentity};
 pub use output::Output;

@@ -87,9 +87,10 @@ pub(crate) fn wants_direct_replies(properties: &Properties<'_>) -> bool {
 /// (features.md O3).
 pub(crate) fn is_plain(table: &FieldTable) -> bool {
     table.0.iter().all(|(_, value)| match value {
-        FieldValue::LongString(_) | FieldValue::I32(_) | FieldValue::Decimal { .. } | FieldValue::Timestamp(_) => {
-            true
-        }
+        FieldValue::LongString(_)
+        | FieldValue::I32(_)
+        | FieldValue::Decimal { .. }
+        | FieldValue::Timestamp(_) => true,
         FieldValue::Table(table) => is_plain(table),
         _ => false,
     })

@@ -8,10 +8,10 @@ use warren_types::session::{Route, RouteRequest, Session, Tracking};
 use warren_types::{AmqpError, Message, MessageParts, ReplyCode};
 
 use crate::channel::{Channel, MethodResult, Mode};
-use crate::connection::Core;
 use crate::content::{Incoming, PublishArgs};
 use crate::input::parse_header;
 use crate::properties::{ExtraKeys, rewritten, wants_direct_replies};
+use crate::shared::Core;
 use crate::transaction::HeldPublish;
 
 /// `delivery-mode` of persistent messages.

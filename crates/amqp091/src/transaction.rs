@@ -6,7 +6,7 @@ use warren_types::{AmqpError, Message, ReplyCode};
 
 use crate::acknowledge::Unacked;
 use crate::channel::{Awaiting, Channel, MethodResult, Mode};
-use crate::connection::Core;
+use crate::shared::Core;
 
 /// Most bytes that the publishes of one open transaction may take in memory.
 const TRANSACTION_BYTES_MAX: usize = 512 * 1024 * 1024;

@@ -45,9 +45,8 @@ impl DeadLetter {
             tables.router.route(exchange, &borrowed, &mut || headers.clone(), &mut queues)?;
             if self.reason != DeathReason::Rejected {
                 let cycling = cycling_queues(deaths(&headers));
-                let cycling: Vec<_> = (cycling.filter_map(|name| tables.queues.get(name)))
-                    .map(|entry| entry.queue)
-                    .collect();
+                let cycling: Vec<_> =
+                    (cycling.filter_map(|name| tables.queues.get(name))).map(|entry| entry.queue).collect();
                 queues.retain(|queue| !cycling.contains(queue));
             }
         }
@@ -93,7 +92,9 @@ impl DeadLetter {
         let exchange = FieldValue::LongString(self.message.exchange().to_vec());
         let mut deaths = deaths(headers).to_vec();
         let same = |death: &FieldValue| match death {
-            FieldValue::Table(death) => death.get("queue") == Some(&queue) && death.get("reason") == Some(&reason),
+            FieldValue::Table(death) => {
+                death.get("queue") == Some(&queue) && death.get("reason") == Some(&reason)
+            }
             _ => false,
         };
         let mut death = match deaths.iter().position(same) {
@@ -147,7 +148,8 @@ fn set(headers: &mut FieldTable, name: &str, value: FieldValue) {
 /// The queues that the message has died in since somebody last rejected it: back there, it would go round without
 /// end (`rabbit_dead_letter:detect_cycles/3`).
 fn cycling_queues(deaths: &[FieldValue]) -> impl Iterator<Item = &[u8]> {
-    let is_rejection = |death: &FieldTable| death.get("reason").and_then(FieldValue::as_long_string) == Some(b"rejected");
+    let is_rejection =
+        |death: &FieldTable| death.get("reason").and_then(FieldValue::as_long_string) == Some(b"rejected");
     deaths
         .iter()
         .take_while(move |death| !matches!(death, FieldValue::Table(death) if is_rejection(death)))

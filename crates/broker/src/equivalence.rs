@@ -1,7 +1,7 @@
 //! Whether a declaration agrees with what exists, and RabbitMQ's words when it does not
 //! (`rabbit_misc:assert_args_equivalence/4`).
 
-use warren_types::{AmqpError, FieldTable, FieldValue};
+use warren_types::{AmqpError, FieldTable, FieldValue, erlang};
 
 /// The exception for a property that differs; `received` and `current` as they are shown.
 pub(crate) fn inequivalent(
@@ -53,7 +53,12 @@ pub(crate) fn check_arguments(
         };
         if !equal {
             let both = received.is_some() && current.is_some();
-            return Err(inequivalent(name, label, shown(received, both), shown(current, both)));
+            return Err(inequivalent(
+                name,
+                label,
+                erlang::argument(received, both),
+                erlang::argument(current, both),
+            ));
         }
     }
     Ok(())
@@ -64,28 +69,6 @@ fn same(a: &FieldValue, b: &FieldValue) -> bool {
     match (a.as_integer(), b.as_integer()) {
         (Some(a), Some(b)) => a == b,
         _ => a == b,
-    }
-}
-
-fn shown(value: Option<&FieldValue>, both: bool) -> String {
-    match value {
-        None => "none".to_owned(),
-        Some(value) if both => format!("'{}'", text(value)),
-        Some(value) => format!("the value '{}' of type '{}'", text(value), value.type_name()),
-    }
-}
-
-fn text(value: &FieldValue) -> String {
-    match value {
-        FieldValue::Bool(value) => value.to_string(),
-        FieldValue::LongString(bytes) | FieldValue::ByteArray(bytes) => {
-            String::from_utf8_lossy(bytes).into_owned()
-        }
-        FieldValue::F32(value) => value.to_string(),
-        FieldValue::F64(value) => value.to_string(),
-        FieldValue::Timestamp(value) => value.to_string(),
-        FieldValue::Void => "undefined".to_owned(),
-        other => other.as_integer().map_or_else(|| format!("{other:?}"), |value| value.to_string()),
     }
 }
 

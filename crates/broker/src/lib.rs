@@ -20,6 +20,8 @@ mod direct_reply;
 mod equivalence;
 mod mailbox;
 mod names;
+mod place;
+mod ports;
 mod queue_arguments;
 mod routes;
 mod session;

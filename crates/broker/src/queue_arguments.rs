@@ -72,7 +72,10 @@ pub(crate) fn parse(arguments: &FieldTable, label: &str) -> Result<Settings, Amq
     Ok(Settings {
         message_ttl_ms: reader.integer("x-message-ttl", time)?.map(i64::unsigned_abs),
         expires_ms: reader
-            .integer("x-expires", |value| if value == 0 { Err("{value_zero,0}".to_owned()) } else { time(value) })?
+            .integer(
+                "x-expires",
+                |value| if value == 0 { Err("{value_zero,0}".to_owned()) } else { time(value) },
+            )?
             .map(i64::unsigned_abs),
         max_length: reader.integer("x-max-length", not_negative)?.map(i64::unsigned_abs),
         max_length_bytes: reader.integer("x-max-length-bytes", not_negative)?.map(i64::unsigned_abs),

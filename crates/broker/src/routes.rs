@@ -8,8 +8,8 @@ use warren_types::session::{Route, RouteRequest};
 use warren_types::{AmqpError, QueueRef};
 
 use crate::auth::{Access, Resource};
+use crate::place::Place;
 use crate::queue_arguments::TIME_MS_MAX;
-use crate::session::Place;
 
 /// The queues for (exchange, routing key) pairs. A hit also means that the user may write to the exchange, and
 /// that it exists and takes messages from clients: all that is in the generation.

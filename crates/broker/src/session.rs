@@ -12,15 +12,16 @@ use warren_types::{
     AmqpError, ChannelId, ConnectionId, ConsumerId, Message, QueueRef, ReplyCode, ShortString,
 };
 
-use crate::auth::{self, Access, Permissions, Resource, User};
-use crate::broker::{Broker, LOW_ON_MEMORY, Port};
+use crate::auth::{Access, Resource, User};
+use crate::broker::Broker;
 use crate::direct_reply::ADDRESS_PREFIX;
 use crate::names;
+use crate::place::Place;
+use crate::ports::{LOW_ON_MEMORY, Port};
 use crate::queue_arguments;
 use crate::routes::RouteCache;
 use crate::shard::{Call, ShardCommand};
 use crate::topology;
-use crate::vhost::Vhost;
 
 /// The broker as one connection sees it. Commands collect here until [`BrokerSession::flush`].
 #[derive(Debug)]
@@ -46,15 +47,6 @@ pub struct BrokerSession {
     closed: bool,
 }
 
-/// Where the connection is, and what it may do there.
-#[derive(Debug)]
-pub(crate) struct Place {
-    pub vhost: Arc<Vhost>,
-    pub permissions: Arc<Permissions>,
-    pub user: Arc<User>,
-    pub connection: ConnectionId,
-}
-
 /// Commands on their way to a shard.
 #[derive(Debug, Default)]
 struct Batch {
@@ -62,47 +54,16 @@ struct Batch {
     attached: bool,
 }
 
-impl Place {
-    /// # Errors
-    /// 403 if the user has no such permission.
-    pub(crate) fn check(&self, access: Access, resource: Resource<'_>) -> Result<(), AmqpError> {
-        auth::check(&self.permissions, access, resource, &self.vhost.name, &self.user.name)
-    }
-
-    pub(crate) fn label(&self, resource: Resource<'_>) -> String {
-        resource.label(&self.vhost.name)
-    }
-
-    pub(crate) fn not_found(&self, resource: Resource<'_>) -> AmqpError {
-        AmqpError::not_found(format!("no {}", self.label(resource)))
-    }
-
-    /// # Errors
-    /// 404 if there is no such queue, 405 if it is another connection's own.
-    pub(crate) fn queue(&self, name: &[u8]) -> Result<QueueRef, AmqpError> {
-        let tables = self.vhost.read();
-        let entry = tables.queues.get(name).ok_or_else(|| self.not_found(Resource::Queue(name)))?;
-        self.check_owner(name, entry.owner)?;
-        Ok(entry.queue)
-    }
-
-    /// # Errors
-    /// 405 if the queue belongs to another connection.
-    pub(crate) fn check_owner(&self, name: &[u8], owner: Option<ConnectionId>) -> Result<(), AmqpError> {
-        if owner.is_none_or(|owner| owner == self.connection) { Ok(()) } else { Err(self.locked(name)) }
-    }
-
-    pub(crate) fn locked(&self, name: &[u8]) -> AmqpError {
-        AmqpError::resource_locked(format!(
-            "cannot obtain exclusive access to locked {}. It could be originally declared on another connection \
-             or the exclusive property value does not match that of the original declaration.",
-            self.label(Resource::Queue(name))
-        ))
+impl Broker {
+    /// A session for a new connection from `client`.
+    #[must_use]
+    pub fn session(self: &Arc<Self>, client: SocketAddr) -> BrokerSession {
+        BrokerSession::new(Arc::clone(self), client)
     }
 }
 
 impl BrokerSession {
-    pub(crate) fn new(broker: Arc<Broker>, client: SocketAddr) -> Self {
+    fn new(broker: Arc<Broker>, client: SocketAddr) -> Self {
         let (connection, port) = broker.ports.open();
         let batches = broker.shards.iter().map(|_| Batch::default()).collect();
         Self {

@@ -16,10 +16,10 @@ use warren_types::{AmqpError, ChannelId, ConnectionId, ConsumerId, Message, Queu
 
 use crate::alarm::MemoryAlarm;
 use crate::auth::Resource;
-use crate::broker::{Port, Ports};
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
 use crate::mailbox::Mailbox;
+use crate::ports::{Port, Ports};
 use crate::vhost::Vhost;
 
 /// What sessions ask of a shard.

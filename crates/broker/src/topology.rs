@@ -12,8 +12,8 @@ use crate::auth::{Access, Resource};
 use crate::broker::Broker;
 use crate::direct_reply::ADDRESS_PREFIX;
 use crate::equivalence::{check_arguments, check_flag};
+use crate::place::Place;
 use crate::queue_arguments;
-use crate::session::Place;
 use crate::shard::{NewQueue, ShardCommand};
 use crate::vhost::QueueEntry;
 
@@ -304,13 +304,8 @@ fn create(
     let shard = (id.0 % broker.shards.len() as u64) as u16;
     let handle = &broker.shards[usize::from(shard)];
     let queue = QueueRef { id, shard, slot: handle.reserve_slot() };
-    let options = QueueOptions {
-        queue,
-        name: name.clone(),
-        vhost: place.vhost.name.clone(),
-        auto_delete,
-        settings,
-    };
+    let options =
+        QueueOptions { queue, name: name.clone(), vhost: place.vhost.name.clone(), auto_delete, settings };
     let new = NewQueue { options, vhost: std::sync::Arc::clone(&place.vhost) };
     handle.mailbox.push(ShardCommand::Create(Box::new(new)));
     queue

@@ -73,7 +73,7 @@ mod tests {
         use crate::Listener::{Address, Port};
         assert_eq!(listener("5673"), Ok(Port(5673)));
         assert_eq!(listener("localhost:5673"), Ok(Address(([127, 0, 0, 1], 5673).into())));
-        assert_eq!(listener("[::1]:5673").is_ok(), true);
+        assert!(listener("[::1]:5673").is_ok());
         assert!(listener("somewhere").is_err());
     }
 }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use warren_queue::{CONSUMER_WINDOW, Command, Effects, Getter, DeadLetterTarget, DeathReason, NewConsumer, Publish, Queue, QueueOptions, Settings};
+use warren_queue::{
+    CONSUMER_WINDOW, Command, DeadLetterTarget, DeathReason, Effects, Getter, NewConsumer, Publish, Queue,
+    QueueOptions, Settings,
+};
 use warren_types::session::{Delivery, DeliveryRange, Reply, Settle, Tracking};
 use warren_types::{
     AmqpError, ChannelId, ConnectionId, ConsumerId, DeliveryId, Message, MessageParts, QueueId, QueueRef,
@@ -237,7 +240,8 @@ fn message(number: usize, large: bool) -> Message {
     if large {
         body.resize(CONSUMER_WINDOW / 2, 0);
     }
-    let parts = MessageParts { exchange: b"", routing_key: b"q", properties: &[0, 0], ..MessageParts::default() };
+    let parts =
+        MessageParts { exchange: b"", routing_key: b"q", properties: &[0, 0], ..MessageParts::default() };
     Message::new(parts, &body, &mut Vec::new())
 }
 
@@ -251,7 +255,13 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let queue = QueueRef { id: QueueId(1), shard: 0, slot: 0 };
-        let options = QueueOptions { queue, name: "q".into(), vhost: "/".into(), auto_delete: false, settings: Settings::default() };
+        let options = QueueOptions {
+            queue,
+            name: "q".into(),
+            vhost: "/".into(),
+            auto_delete: false,
+            settings: Settings::default(),
+        };
         Self { queue: Queue::new(options, 0), model: Model::default(), next_consumer: 0, deliveries: 0 }
     }
 

@@ -7,8 +7,8 @@
 use std::fmt::Write;
 
 use warren_queue::{
-    Command, DeadLetterTarget, DeathReason, Effects, Getter, NewConsumer, Overflow, Publish, Queue, QueueOptions,
-    Settings,
+    Command, DeadLetterTarget, DeathReason, Effects, Getter, NewConsumer, Overflow, Publish, Queue,
+    QueueOptions, Settings,
 };
 use warren_types::session::{Delivery, DeliveryRange, Reply, Settle, Tracking};
 use warren_types::{
@@ -43,7 +43,9 @@ impl Effects for Seen {
 
     fn reply(&mut self, _: ConnectionId, _: ChannelId, reply: Result<Reply, AmqpError>) {
         match reply {
-            Ok(Reply::Got(Some(got))) => self.note(format_args!("got {}", shown(&got.message, got.redelivered))),
+            Ok(Reply::Got(Some(got))) => {
+                self.note(format_args!("got {}", shown(&got.message, got.redelivered)))
+            }
             Ok(Reply::Got(None)) => self.note(format_args!("empty")),
             Ok(_) => {}
             Err(error) => self.note(format_args!("{}", error.code.0)),
@@ -208,7 +210,10 @@ fn bytes_are_counted_by_body() {
 fn too_long_a_queue_refuses_new_messages() {
     let settings = Settings { max_length: Some(1), overflow: Overflow::RejectPublish, ..dead_lettering() };
     check(settings.clone(), "pub a\npub b => nack\ntake => got a\npub c\ntake => got c");
-    check(Settings { overflow: Overflow::RejectPublishDlx, ..settings }, "pub a\npub b => nack dead b maxlen");
+    check(
+        Settings { overflow: Overflow::RejectPublishDlx, ..settings },
+        "pub a\npub b => nack dead b maxlen",
+    );
 }
 
 #[test]

@@ -114,56 +114,6 @@ fn float(value: &FieldValue) -> Option<f64> {
     }
 }
 
-/// A value as Erlang's `~tp` prints it, for the error texts that contain one.
-pub(crate) fn erlang_term(value: &FieldValue) -> String {
-    match value {
-        FieldValue::LongString(bytes) | FieldValue::ByteArray(bytes) => erlang_binary(bytes),
-        FieldValue::Bool(value) => value.to_string(),
-        FieldValue::F32(value) => format!("{value:?}"),
-        FieldValue::F64(value) => format!("{value:?}"),
-        FieldValue::Decimal { scale, value } => format!("{{{scale},{value}}}"),
-        FieldValue::Timestamp(seconds) => seconds.to_string(),
-        FieldValue::Void => "undefined".to_owned(),
-        FieldValue::Array(values) => {
-            let items: Vec<_> = values
-                .iter()
-                .map(|value| format!("{{{},{}}}", value.type_name(), erlang_term(value)))
-                .collect();
-            format!("[{}]", items.join(","))
-        }
-        FieldValue::Table(table) => {
-            let item = |(name, value): &Entry| {
-                format!("{{{},{},{}}}", erlang_binary(name.as_bytes()), value.type_name(), erlang_term(value))
-            };
-            format!("[{}]", table.0.iter().map(item).collect::<Vec<_>>().join(","))
-        }
-        _ => value.as_integer().map_or_else(String::new, |integer| integer.to_string()),
-    }
-}
-
-/// `<<"text">>` if printable, otherwise the bytes in decimal, as `io_lib_pretty` does.
-pub(crate) fn erlang_binary(bytes: &[u8]) -> String {
-    let printable = |text: &&str| text.chars().all(|c| !c.is_control() || matches!(c, '\t' | '\n' | '\r'));
-    match std::str::from_utf8(bytes).ok().filter(printable) {
-        Some("") => "<<>>".to_owned(),
-        Some(text) => {
-            let suffix = if text.is_ascii() { "" } else { "/utf8" };
-            let mut escaped = String::with_capacity(text.len());
-            for c in text.chars() {
-                match c {
-                    '"' | '\\' => escaped.extend(['\\', c]),
-                    '\t' => escaped.push_str("\\t"),
-                    '\n' => escaped.push_str("\\n"),
-                    '\r' => escaped.push_str("\\r"),
-                    _ => escaped.push(c),
-                }
-            }
-            format!("<<\"{escaped}\"{suffix}>>")
-        }
-        None => format!("<<{}>>", bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(",")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,28 +165,6 @@ mod tests {
         ];
         for (a, b) in different {
             assert!(!equal_terms(&a, &b), "{a:?} {b:?}");
-        }
-    }
-
-    #[test]
-    fn prints_terms_as_erlang_does() {
-        let cases = [
-            (FieldValue::string("foo"), r#"<<"foo">>"#),
-            (FieldValue::string("a\"\\\n"), r#"<<"a\"\\\n">>"#),
-            (FieldValue::string("ü"), r#"<<"ü"/utf8>>"#),
-            (FieldValue::string(""), "<<>>"),
-            (FieldValue::LongString(vec![0, 255]), "<<0,255>>"),
-            (FieldValue::I16(-3), "-3"),
-            (FieldValue::F64(1.0), "1.0"),
-            (FieldValue::Bool(true), "true"),
-            (
-                FieldValue::Array(vec![FieldValue::I32(1), FieldValue::Void]),
-                "[{signedint,1},{void,undefined}]",
-            ),
-            (FieldValue::Table(table(&[("k", FieldValue::U8(2))])), r#"[{<<"k">>,unsignedbyte,2}]"#),
-        ];
-        for (value, text) in cases {
-            assert_eq!(erlang_term(&value), text);
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::hash::{Hash, Hasher};
 
-use warren_types::{FieldTable, FieldValue, ShortString};
+use warren_types::{FieldTable, FieldValue, ShortString, erlang};
 
 use crate::ExchangeDefinition;
-use crate::arguments::{erlang_binary, erlang_term, hash_arguments, same_arguments};
+use crate::arguments::{hash_arguments, same_arguments};
 
 /// Where a binding leads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -101,10 +101,10 @@ pub enum UnbindError {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InvalidArgument {
     /// `x-match` is a long string, but none of the four known.
-    #[error("Invalid x-match field value {}; expected all, any, all-with-x, or any-with-x", erlang_binary(.0))]
+    #[error("Invalid x-match field value {}; expected all, any, all-with-x, or any-with-x", erlang::binary(.0))]
     MatchValue(Vec<u8>),
     /// `x-match` is no long string.
-    #[error("Invalid x-match field type {} (value {}); expected longstr", .0.type_name(), erlang_term(.0))]
+    #[error("Invalid x-match field type {} (value {}); expected longstr", .0.type_name(), erlang::term(.0))]
     MatchType(FieldValue),
 }
 

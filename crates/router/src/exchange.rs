@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use warren_types::{FieldTable, FieldValue, ShortString};
+use warren_types::{FieldTable, FieldValue, ShortString, erlang};
 
-use crate::arguments::{equal_terms, erlang_term};
+use crate::arguments::equal_terms;
 
 /// The argument of exchange.declare that names the alternate exchange.
 pub const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
@@ -163,20 +163,8 @@ impl ArgumentValue {
         match self {
             Self::Kind(kind) => format!("'{kind}'"),
             Self::Bool(value) => format!("'{value}'"),
-            Self::Absent => "none".to_owned(),
-            Self::Field(value) => {
-                let text = match value {
-                    FieldValue::LongString(bytes) | FieldValue::ByteArray(bytes) => {
-                        String::from_utf8_lossy(bytes).into_owned()
-                    }
-                    _ => erlang_term(value),
-                };
-                if typed {
-                    format!("the value '{text}' of type '{}'", value.type_name())
-                } else {
-                    format!("'{text}'")
-                }
-            }
+            Self::Field(value) => erlang::argument(Some(value), !typed),
+            Self::Absent => erlang::argument(None, !typed),
         }
     }
 }

@@ -10,6 +10,7 @@ mod ledger;
 mod message;
 mod short_string;
 
+pub mod erlang;
 pub mod session;
 
 pub use error::{AmqpError, ReplyCode, Scope};

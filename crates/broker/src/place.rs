@@ -1,0 +1,56 @@
+//! Where a connection is, and what it may do there.
+
+use std::sync::Arc;
+
+use warren_types::{AmqpError, ConnectionId, QueueRef};
+
+use crate::auth::{self, Access, Permissions, Resource, User};
+use crate::vhost::Vhost;
+
+/// Where the connection is, and what it may do there.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub vhost: Arc<Vhost>,
+    pub permissions: Arc<Permissions>,
+    pub user: Arc<User>,
+    pub connection: ConnectionId,
+}
+
+impl Place {
+    /// # Errors
+    /// 403 if the user has no such permission.
+    pub(crate) fn check(&self, access: Access, resource: Resource<'_>) -> Result<(), AmqpError> {
+        auth::check(&self.permissions, access, resource, &self.vhost.name, &self.user.name)
+    }
+
+    pub(crate) fn label(&self, resource: Resource<'_>) -> String {
+        resource.label(&self.vhost.name)
+    }
+
+    pub(crate) fn not_found(&self, resource: Resource<'_>) -> AmqpError {
+        AmqpError::not_found(format!("no {}", self.label(resource)))
+    }
+
+    /// # Errors
+    /// 404 if there is no such queue, 405 if it is another connection's own.
+    pub(crate) fn queue(&self, name: &[u8]) -> Result<QueueRef, AmqpError> {
+        let tables = self.vhost.read();
+        let entry = tables.queues.get(name).ok_or_else(|| self.not_found(Resource::Queue(name)))?;
+        self.check_owner(name, entry.owner)?;
+        Ok(entry.queue)
+    }
+
+    /// # Errors
+    /// 405 if the queue belongs to another connection.
+    pub(crate) fn check_owner(&self, name: &[u8], owner: Option<ConnectionId>) -> Result<(), AmqpError> {
+        if owner.is_none_or(|owner| owner == self.connection) { Ok(()) } else { Err(self.locked(name)) }
+    }
+
+    pub(crate) fn locked(&self, name: &[u8]) -> AmqpError {
+        AmqpError::resource_locked(format!(
+            "cannot obtain exclusive access to locked {}. It could be originally declared on another connection \
+             or the exclusive property value does not match that of the original declaration.",
+            self.label(Resource::Queue(name))
+        ))
+    }
+}
