@@ -53,6 +53,8 @@ pub struct Connection {
     pub(crate) body_frame: Option<BodyFrame>,
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) last_read: Instant,
+    /// The socket is not read.
+    resting: bool,
     /// Bytes of input that were not used when last given.
     unused: usize,
     pub(crate) last_written: Instant,
@@ -94,6 +96,7 @@ impl Connection {
             body_frame: None,
             heartbeat: None,
             last_read: now,
+            resting: false,
             unused: 0,
             last_written: now,
             ending: None,
@@ -227,7 +230,7 @@ impl Connection {
     pub fn deadline(&self) -> Option<Instant> {
         let heartbeat = self.heartbeat().map(|interval| {
             let send = self.last_written + interval / 2;
-            if self.blocked.is_some() { send } else { send.min(self.last_read + 2 * interval) }
+            if self.hears() { send.min(self.last_read + 2 * interval) } else { send }
         });
         [heartbeat, self.deadline].into_iter().flatten().min()
     }
@@ -243,14 +246,30 @@ impl Connection {
             return;
         }
         let Some(interval) = self.heartbeat() else { return };
-        if self.blocked.is_none() && self.last_read + 2 * interval <= now {
+        if self.hears() && self.last_read + 2 * interval <= now {
             self.failure = Some(format!("missed heartbeats from client, timeout: {}s", interval.as_secs()));
             self.phase = Phase::Done;
             self.core.out = Output::default();
         } else if self.last_written + interval / 2 <= now {
             self.last_written = now;
-            frame::put_heartbeat(self.core.out.buffer());
+            // Where output waits already, one more frame would tell the client nothing.
+            if self.core.out.is_empty() {
+                frame::put_heartbeat(self.core.out.buffer());
+            }
         }
+    }
+
+    /// Notes whether the socket is left unread now: a client is not silent while nobody listens.
+    pub fn on_rest(&mut self, now: Instant, rests: bool) {
+        if self.resting && !rests {
+            self.last_read = now;
+        }
+        self.resting = rests;
+    }
+
+    /// Whether heartbeats of the client would be noticed.
+    fn hears(&self) -> bool {
+        self.blocked.is_none() && !self.resting
     }
 
     /// The interval in the phases that have heartbeats: from the negotiation to the end.

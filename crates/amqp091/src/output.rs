@@ -19,9 +19,6 @@ pub struct Output {
 }
 
 impl Output {
-    /// Buffer kept when all is written, in bytes.
-    const CAPACITY_KEPT: usize = 4096;
-
     /// Bytes that wait.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -64,8 +61,19 @@ impl Output {
         if self.written == self.tail.len() {
             self.written = 0;
             self.tail.clear();
-            self.tail.shrink_to(Self::CAPACITY_KEPT);
         }
+    }
+
+    /// Lends it a buffer to encode into, if it has none.
+    pub fn lend_buffer(&mut self, buffer: Vec<u8>) {
+        if self.tail.capacity() == 0 {
+            self.tail = buffer;
+        }
+    }
+
+    /// Takes its buffer away, if nothing waits in it: connections at rest need none.
+    pub fn reclaim_buffer(&mut self) -> Vec<u8> {
+        if self.tail.is_empty() { std::mem::take(&mut self.tail) } else { Vec::new() }
     }
 
     /// The buffer to encode frames into.

@@ -9,14 +9,18 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 #[derive(Debug)]
 pub(crate) struct MemoryAlarm {
     limit: i64,
+    /// Below this the alarm clears: well below the limit, or it would rise and clear with every few messages.
+    clear_below: i64,
     held: AtomicI64,
     raised: AtomicBool,
 }
 
 impl MemoryAlarm {
     pub(crate) fn new(limit_bytes: u64) -> Self {
+        let limit = i64::try_from(limit_bytes).unwrap_or(i64::MAX);
         Self {
-            limit: i64::try_from(limit_bytes).unwrap_or(i64::MAX),
+            limit,
+            clear_below: limit - limit / 8,
             held: AtomicI64::new(0),
             raised: AtomicBool::new(false),
         }
@@ -33,18 +37,16 @@ impl MemoryAlarm {
 
     /// Whether the alarm may have to change: cheap enough for every turn.
     pub(crate) fn is_due(&self) -> bool {
-        (self.held.load(Ordering::Relaxed) > self.limit) != self.is_raised()
+        let held = self.held.load(Ordering::Relaxed);
+        // While it stands every turn looks: memory may be given back without any queue taking part.
+        self.is_raised() || held > self.limit
     }
 
     /// Looks at the memory again; returns the alarm's new state if it changed.
     pub(crate) fn check(&self) -> Option<bool> {
         let held = self.held.load(Ordering::Relaxed);
-        let used = if held > self.limit {
-            resident_bytes().map_or(held, |resident| held.min(resident))
-        } else {
-            held
-        };
-        let raise = used > self.limit;
+        let bound = if self.is_raised() { self.clear_below - 1 } else { self.limit };
+        let raise = held > bound && resident_bytes().is_none_or(|resident| resident > bound);
         (self.raised.swap(raise, Ordering::AcqRel) != raise).then_some(raise)
     }
 }
@@ -89,6 +91,17 @@ mod tests {
         assert_eq!(alarm.check(), Some(true));
         assert_eq!(alarm.check(), None);
         alarm.add(-2);
+        assert_eq!(alarm.check(), Some(false));
+    }
+
+    #[test]
+    fn it_clears_well_below_the_limit() {
+        let alarm = MemoryAlarm::new(800);
+        alarm.add(801);
+        assert_eq!(alarm.check(), Some(true));
+        alarm.add(-50);
+        assert_eq!(alarm.check(), None);
+        alarm.add(-52);
         assert_eq!(alarm.check(), Some(false));
     }
 }

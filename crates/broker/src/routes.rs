@@ -51,13 +51,19 @@ impl RouteCache {
 
     fn search(&mut self, place: &Place, request: &RouteRequest<'_>) -> Result<Route, AmqpError> {
         self.found.clear();
-        let mut keys = vec![request.routing_key];
-        keys.extend_from_slice(request.extra_keys);
+        let (single, several);
+        let keys: &[&[u8]] = if request.extra_keys.is_empty() {
+            single = [request.routing_key];
+            &single
+        } else {
+            several = [&[request.routing_key], request.extra_keys].concat();
+            &several
+        };
         let routed = place
             .vhost
             .read()
             .router
-            .route(request.exchange, &keys, &mut || (request.headers)(), &mut self.found)
+            .route(request.exchange, keys, &mut || (request.headers)(), &mut self.found)
             .ok_or_else(|| place.not_found(Resource::Exchange(request.exchange)))?;
         let queues: Arc<[QueueRef]> = Arc::from(&self.found[..]);
         if routed.cacheable && request.extra_keys.is_empty() {

@@ -1,6 +1,6 @@
 //! The task of one connection.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -25,8 +25,13 @@ const OUTPUT_MAX: usize = 1024 * 1024;
 /// Pieces given to one vectored write.
 const WRITE_SLICES: usize = 64;
 
+/// Largest output buffer that a thread keeps for its connections, in bytes.
+const OUTPUT_BUFFER_MAX: usize = 1024 * 1024;
+
 thread_local! {
     static INPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// For the connection that is being served; it goes from one to the next unless the socket is full.
+    static OUTPUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// Serves a connection until it ends.
@@ -68,6 +73,7 @@ impl Task {
         tokio::pin!(timer);
         loop {
             let now = Instant::now();
+            self.machine.output().lend_buffer(OUTPUT.take());
             self.events(now);
             self.use_rest(now);
             self.machine.flush();
@@ -81,7 +87,9 @@ impl Task {
             {
                 timer.as_mut().reset(deadline.into());
             }
+            self.return_buffer();
             let reads = self.wants_input();
+            self.machine.on_rest(now, !reads);
             let writes = !self.machine.output().is_empty();
             let woken = {
                 let (rest, output) = (&self.rest, self.machine.output());
@@ -115,6 +123,13 @@ impl Task {
                     }
                 }
             }
+        }
+    }
+
+    fn return_buffer(&mut self) {
+        let buffer = self.machine.output().reclaim_buffer();
+        if buffer.capacity() > 0 && buffer.capacity() <= OUTPUT_BUFFER_MAX {
+            OUTPUT.set(buffer);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::connection;
 
 /// A listener could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}")]
+#[error("cannot listen on {address}")]
 pub struct ServerError {
     address: SocketAddr,
     source: std::io::Error,

@@ -86,7 +86,10 @@ mod tests {
                 FieldValue::Array(vec![FieldValue::I32(1), FieldValue::Void]),
                 "[{signedint,1},{void,undefined}]",
             ),
-            (FieldValue::Table(FieldTable(vec![("k".into(), FieldValue::U8(2))])), r#"[{<<"k">>,unsignedbyte,2}]"#),
+            (
+                FieldValue::Table(FieldTable(vec![("k".into(), FieldValue::U8(2))])),
+                r#"[{<<"k">>,unsignedbyte,2}]"#,
+            ),
         ];
         for (value, text) in cases {
             assert_eq!(term(&value), text);

@@ -3,6 +3,7 @@
 mod data_dir;
 mod server;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -39,8 +40,13 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Server(options) => server::run(&options),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "warren", &mut std::io::stdout());
-            ExitCode::SUCCESS
+            // Not straight to standard output: the generator panics when nobody reads it any more.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "warren", &mut script);
+            match std::io::stdout().write_all(&script) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::filter::LevelFilter;
@@ -55,7 +55,9 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     match start(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("warren: {error:#}");
+            // One line, whatever the causes say.
+            let causes = format!("{error:#}");
+            eprintln!("warren: {}", causes.lines().map(str::trim).collect::<Vec<_>>().join(" "));
             ExitCode::FAILURE
         }
     }
@@ -106,6 +108,18 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!("cannot raise the limit of open files: {error}");
     }
+    grow_file_table(limit.current.unwrap_or(u64::MAX));
+}
+
+/// The kernel doubles the table of open files when it is full, and all threads wait for that: a second, in which
+/// a burst of connections overflows the backlog. So it gets its size before there is anyone to wait.
+fn grow_file_table(limit: u64) {
+    const FILES: u64 = 65_536;
+    let Some(highest) = FILES.min(limit).checked_sub(1).and_then(|fd| i32::try_from(fd).ok()) else { return };
+    // The duplicate is closed at once; the table stays as large as it was.
+    if let Err(error) = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), highest) {
+        tracing::debug!("cannot grow the table of open files: {error}");
+    }
 }
 
 async fn serve(options: &Options, config: &Config, data_dir: &DataDir, threads: usize) -> anyhow::Result<()> {
@@ -148,7 +162,11 @@ fn bind(options: &Options, config: &Config, broker: &Arc<Broker>) -> anyhow::Res
         (None, None) => config.listeners(),
         (None, Some(port)) => vec![Listener::Port(port)],
         (Some(address), port) => {
-            let port = port.unwrap_or(Config::DEFAULT_PORT);
+            let port = port.unwrap_or_else(|| match config.listeners()[..] {
+                [Listener::Port(port), ..] => port,
+                [Listener::Address(configured), ..] => configured.port(),
+                [] => Config::DEFAULT_PORT,
+            });
             vec![Listener::Address(SocketAddr::new(address, port))]
         }
     };
@@ -173,7 +191,8 @@ fn bind(options: &Options, config: &Config, broker: &Arc<Broker>) -> anyhow::Res
     if addresses.is_empty() {
         bail!("no address to listen on");
     }
-    Ok(open(&addresses)?)
+    open(&addresses)
+        .map_err(|error| anyhow!("{:#}; choose another --bind or --amqp-port", anyhow::Error::from(error)))
 }
 
 fn identity(config: &Config) -> ServerIdentity {

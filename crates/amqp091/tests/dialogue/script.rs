@@ -13,8 +13,20 @@ struct Words<'a> {
 
 impl<'a> Words<'a> {
     const FLAGS: &'static [&'static str] = &[
-        "active", "auto-delete", "durable", "exclusive", "global", "if-empty", "if-unused", "immediate",
-        "mandatory", "multiple", "no-ack", "nowait", "passive", "requeue",
+        "active",
+        "auto-delete",
+        "durable",
+        "exclusive",
+        "global",
+        "if-empty",
+        "if-unused",
+        "immediate",
+        "mandatory",
+        "multiple",
+        "no-ack",
+        "nowait",
+        "passive",
+        "requeue",
     ];
 
     fn of(line: &'a str) -> Self {
@@ -128,8 +140,13 @@ pub fn encode(dialect: Dialect, line: &str) -> Vec<u8> {
             frame::put_content_header(&mut out, channel, len as u64, &words.properties());
             put_body(&mut out, channel, &vec![b'0'; len]);
         }
+        // In 0-8 the same but for the types of the table's values, and clients send those of 0-9-1 there.
+        "start-ok" => {
+            frame::put_method(&mut out, Dialect::Amqp091, channel, &connection_method("start-ok", &words));
+        }
         name => {
-            let method = if channel == 0 { connection_method(name, &words) } else { channel_method(name, &words) };
+            let method =
+                if channel == 0 { connection_method(name, &words) } else { channel_method(name, &words) };
             frame::put_method(&mut out, dialect, channel, &method);
         }
     }
@@ -187,9 +204,7 @@ fn connection_method<'a>(name: &str, words: &Words<'a>) -> Method<'a> {
             heartbeat: words.number(4),
         },
         "open" => Method::ConnectionOpen { virtual_host: words.bytes(2), capabilities: b"", insist: false },
-        "close" => {
-            Method::ConnectionClose { reply_code: 200, reply_text: b"bye", class_id: 0, method_id: 0 }
-        }
+        "close" => Method::ConnectionClose { reply_code: 200, reply_text: b"bye", class_id: 0, method_id: 0 },
         "close-ok" => Method::ConnectionCloseOk,
         "update-secret" => Method::ConnectionUpdateSecret { new_secret: words.bytes(2), reason: b"" },
         "channel.open" => Method::ChannelOpen { out_of_band: b"" },

@@ -234,7 +234,13 @@ pub fn describe(dialect: Dialect, mut bytes: &[u8]) -> (String, Vec<u8>) {
             frame::METHOD => {
                 let method = Method::decode(dialect, payload).expect("a method");
                 frame::put_method(&mut again, dialect, channel, &method);
-                writeln!(text, "    {channel} {}{}", method.name(), arguments(&method)).unwrap();
+                match &method {
+                    // Long, and the same at the start of every dialogue: a test of its own shows the rest.
+                    Method::ConnectionStart { version_major, version_minor, .. } => {
+                        writeln!(text, "    0 connection.start {version_major}.{version_minor} ...").unwrap();
+                    }
+                    _ => writeln!(text, "    {channel} {}{}", method.name(), arguments(&method)).unwrap(),
+                }
             }
             frame::HEADER => {
                 let header = ContentHeader::parse(payload).unwrap();
@@ -272,7 +278,11 @@ fn arguments(method: &Method<'_>) -> String {
         let end = list.find(|c: char| !matches!(c, '[' | ' ' | ',' | '0'..='9')).unwrap();
         text.push_str(before);
         let octets: Option<Vec<u8>> = if list[..=end].ends_with(']') && !list[1..end].contains('[') {
-            list[1..end].split(", ").filter(|octet| !octet.is_empty()).map(|octet| octet.parse().ok()).collect()
+            list[1..end]
+                .split(", ")
+                .filter(|octet| !octet.is_empty())
+                .map(|octet| octet.parse().ok())
+                .collect()
         } else {
             None
         };

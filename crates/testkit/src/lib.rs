@@ -1,0 +1,8 @@
+//! What several crates' tests share. Never shipped, and nothing that ships depends on it.
+//!
+//! [`FakeSession`] is a broker for one connection in one thread: real router, real queues, no clock and no
+//! tasks. The same calls lead to the same events in the same order, so a dialogue can be compared byte by byte.
+
+mod session;
+
+pub use session::FakeSession;

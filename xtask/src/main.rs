@@ -1,0 +1,78 @@
+//! Developer tasks, run as `cargo xtask <task>`.
+
+mod broker;
+mod cases;
+mod codegen;
+mod fuzz;
+mod interop;
+mod process;
+mod steps;
+mod tally;
+mod tools;
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::tally::Tally;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Developer tasks of Warren.")]
+struct Options {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    Codegen(codegen::Options),
+    Interop(interop::Options),
+    Test(steps::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Options::parse().task) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<ExitCode> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent directory")?;
+    process::end_with_children().context("cannot handle signals")?;
+    match task {
+        Task::Codegen(options) => codegen::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Interop(options) => interop::run(root, &options).map(conclude),
+        Task::Test(options) => steps::run(root, &options).map(conclude),
+    }
+}
+
+/// Prints the counts as the last line.
+fn conclude(tally: Tally) -> ExitCode {
+    println!("{tally}");
+    if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The cargo that runs this program, in the workspace's folder.
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+}
