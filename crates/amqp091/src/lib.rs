@@ -1,7 +1,7 @@
 //! AMQP 0-9-1 (and 0-9 and 0-8) as a state machine without I/O: bytes and events in, bytes and calls of a
 //! [`warren_types::session::Session`] out.
 //!
-//! [`Connection`] owns the dialogue on channel 0 and the channels; a [`channel::Channel`] owns what a client
+//! [`Connection`] owns the dialogue on channel 0 and the channels; a `Channel` owns what a client
 //! did on it: consumers, unacked deliveries, confirms, transactions. Sockets, timers and queues are elsewhere.
 //!
 //! Invariants:

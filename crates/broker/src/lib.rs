@@ -1,10 +1,10 @@
 //! The broker: virtual hosts, users, shards, and the sessions that connections talk through.
 //!
 //! Who owns what, and in which order locks are taken:
-//! - a [`vhost::Vhost`]'s tables (exchanges, bindings, names of queues) stand behind one read-write lock. Sessions
+//! - a `Vhost`'s tables (exchanges, bindings, names of queues) stand behind one read-write lock. Sessions
 //!   read them while they decode and write them in control methods; a shard writes them when a queue goes;
 //! - a queue belongs to one shard, a task that owns it as a plain value; sessions and shards exchange batches
-//!   through [`mailbox::Mailbox`]es;
+//!   through `Mailbox`es;
 //! - no lock is held across an await, and a mailbox's lock is always the last one taken.
 //!
 //! Mailboxes have no length limit of their own. They are bounded by who may write: a session stops publishing
