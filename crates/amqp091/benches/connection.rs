@@ -96,7 +96,7 @@ impl Session for Null {
 
     fn cancel(&mut self, _: ChannelId, _: QueueRef, _: ConsumerId) {}
 
-    fn resume(&mut self, _: ChannelId, _: QueueRef, _: ConsumerId) {}
+    fn resume(&mut self, _: ChannelId, _: QueueRef, _: ConsumerId, _: u32) {}
 
     fn start_direct_replies(&mut self, _: ChannelId) -> ShortString {
         ShortString::truncated(b"address")

@@ -4,7 +4,7 @@ use warren_amqp091_codec::Method;
 use warren_types::session::{Delivery, DeliveryRange, Session, Settle};
 use warren_types::{AmqpError, ConsumerId, DeliveryId, QueueRef};
 
-use crate::channel::{Channel, MethodResult, Mode};
+use crate::channel::{Channel, MethodResult, Mode, effective_prefetch};
 use crate::shared::Core;
 
 /// A delivery that the client has not settled.
@@ -146,7 +146,8 @@ impl Channel {
         }
         for id in std::mem::take(&mut self.refused) {
             if let Some(consumer) = self.consumers.get(&id) {
-                session.resume(self.id, consumer.queue, id);
+                let prefetch = effective_prefetch(consumer.prefetch, self.limit);
+                session.resume(self.id, consumer.queue, id, prefetch);
             }
         }
     }

@@ -28,6 +28,8 @@ pub(crate) struct Consumer {
     pub tag: ShortString,
     pub queue: QueueRef,
     pub no_ack: bool,
+    /// The prefetch it was given when it came (`basic.qos` with global=false).
+    pub prefetch: u16,
 }
 
 /// The consumer of direct replies.
@@ -364,15 +366,11 @@ impl Channel {
         let queue = self.queue_name(queue)?;
         core.next_consumer += 1;
         let id = ConsumerId(core.next_consumer);
-        let prefetch = match (u32::from(self.prefetch), self.limit) {
-            (prefetch, 0) => prefetch,
-            (0, limit) => limit,
-            (prefetch, limit) => prefetch.min(limit),
-        };
+        let prefetch = effective_prefetch(self.prefetch, self.limit);
         let consume =
             Consume { queue, consumer: id, tag: tag.clone(), no_ack, exclusive, prefetch, arguments };
         let queue = session.consume(self.id, consume)?;
-        let consumer = Consumer { tag, queue, no_ack };
+        let consumer = Consumer { tag, queue, no_ack, prefetch: self.prefetch };
         self.wait(Awaiting::Consume { nowait, id, consumer }, core);
         Ok(())
     }
@@ -455,7 +453,15 @@ impl Channel {
         }
         if global {
             self.limit = prefetch_count.into();
-            self.resume_refused(session);
+            self.refused.clear();
+            for (id, consumer) in &self.consumers {
+                session.resume(
+                    self.id,
+                    consumer.queue,
+                    *id,
+                    effective_prefetch(consumer.prefetch, self.limit),
+                );
+            }
         } else {
             self.prefetch = prefetch_count;
         }
@@ -563,5 +569,14 @@ impl Channel {
         };
         core.send(self.id.number, &deliver);
         core.send_content(self.id.number, message);
+    }
+}
+
+/// What a consumer may have unacked: the lower of its own prefetch and the channel's limit, 0 meaning none.
+pub(crate) fn effective_prefetch(prefetch: u16, limit: u32) -> u32 {
+    match (u32::from(prefetch), limit) {
+        (prefetch, 0) => prefetch,
+        (0, limit) => limit,
+        (prefetch, limit) => prefetch.min(limit),
     }
 }

@@ -374,8 +374,8 @@ impl Session for BrokerSession {
         let _no_place = self.call(queue, channel, b"", cancel);
     }
 
-    fn resume(&mut self, _channel: ChannelId, queue: QueueRef, consumer: ConsumerId) {
-        self.apply(queue, Command::Resume { connection: self.connection, consumer });
+    fn resume(&mut self, _channel: ChannelId, queue: QueueRef, consumer: ConsumerId, prefetch: u32) {
+        self.apply(queue, Command::Resume { connection: self.connection, consumer, prefetch });
     }
 
     fn start_direct_replies(&mut self, channel: ChannelId) -> ShortString {

@@ -40,12 +40,14 @@ pub enum Command {
         /// The consumer.
         consumer: ConsumerId,
     },
-    /// The consumer may take messages again after it refused one.
+    /// The consumer may take messages again after it refused one, and its prefetch may have changed.
     Resume {
         /// Connection of the consumer.
         connection: ConnectionId,
         /// The consumer.
         consumer: ConsumerId,
+        /// Most unacked messages; 0 for no limit.
+        prefetch: u32,
     },
     /// Drop all ready messages.
     Purge {

@@ -196,8 +196,9 @@ impl Consumer {
         self.refused = true;
     }
 
-    /// It may take messages again.
-    pub(crate) fn resume(&mut self) {
+    /// It may take messages again, unacked at most `prefetch`.
+    pub(crate) fn resume(&mut self, prefetch: u32) {
+        self.new.prefetch = prefetch;
         self.refused = false;
     }
 

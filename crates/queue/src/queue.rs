@@ -129,8 +129,8 @@ impl Queue {
                 self.remove_consumers(now, |c| c.connection == connection && c.consumer == consumer, effects);
                 self.dispatch(effects);
             }
-            Command::Resume { connection, consumer } => {
-                self.consumers.update(connection, consumer, |c| c.resume());
+            Command::Resume { connection, consumer, prefetch } => {
+                self.consumers.update(connection, consumer, |c| c.resume(prefetch));
                 self.dispatch(effects);
             }
             Command::Purge { connection, channel } => {

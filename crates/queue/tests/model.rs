@@ -46,6 +46,7 @@ enum Step {
     },
     Resume {
         pick: usize,
+        prefetch: u32,
     },
     Purge,
     ChannelGone {
@@ -310,12 +311,13 @@ impl Run {
                 let connection = consumer.at.connection();
                 self.apply(Command::Credit { connection, consumer: ConsumerId(id), bytes });
             }
-            Step::Resume { pick } => {
+            Step::Resume { pick, prefetch } => {
                 let Some(id) = self.pick(pick) else { return };
                 let consumer = self.model.consumers.get_mut(&id).expect("it was picked");
                 consumer.refused = false;
+                consumer.prefetch = prefetch;
                 let connection = consumer.at.connection();
-                self.apply(Command::Resume { connection, consumer: ConsumerId(id) });
+                self.apply(Command::Resume { connection, consumer: ConsumerId(id), prefetch });
             }
             Step::Purge => {
                 let ready = self.model.count(|state| *state == State::Ready);
@@ -433,7 +435,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (place(), any::<usize>(), 0..6u64, settle())
             .prop_map(|(at, pick, len, settle)| Step::Settle { at, pick, len, settle }),
         1 => any::<usize>().prop_map(|pick| Step::Credit { pick }),
-        1 => any::<usize>().prop_map(|pick| Step::Resume { pick }),
+        1 => (any::<usize>(), 0..4u32).prop_map(|(pick, prefetch)| Step::Resume { pick, prefetch }),
         1 => Just(Step::Purge),
         1 => place().prop_map(|at| Step::ChannelGone { at }),
         1 => (0..CONNECTIONS).prop_map(|connection| Step::ConnectionGone { connection }),

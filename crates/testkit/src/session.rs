@@ -293,8 +293,8 @@ impl Session for FakeSession {
         self.apply(queue, Command::Cancel { connection: CONNECTION, channel, consumer });
     }
 
-    fn resume(&mut self, _channel: ChannelId, queue: QueueRef, consumer: ConsumerId) {
-        self.apply(queue, Command::Resume { connection: CONNECTION, consumer });
+    fn resume(&mut self, _channel: ChannelId, queue: QueueRef, consumer: ConsumerId, prefetch: u32) {
+        self.apply(queue, Command::Resume { connection: CONNECTION, consumer, prefetch });
     }
 
     fn start_direct_replies(&mut self, channel: ChannelId) -> ShortString {

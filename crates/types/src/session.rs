@@ -291,8 +291,8 @@ pub trait Session {
     /// `basic.cancel`; the reply is [`Reply::Cancelled`], behind the consumer's last delivery.
     fn cancel(&mut self, channel: ChannelId, queue: QueueRef, consumer: ConsumerId);
 
-    /// Lets a consumer whose delivery was refused take messages again.
-    fn resume(&mut self, channel: ChannelId, queue: QueueRef, consumer: ConsumerId);
+    /// Lets a consumer whose delivery was refused take messages again, and sets its prefetch (0 for no limit).
+    fn resume(&mut self, channel: ChannelId, queue: QueueRef, consumer: ConsumerId, prefetch: u32);
 
     /// Starts to take direct replies on the channel; returns its reply address.
     fn start_direct_replies(&mut self, channel: ChannelId) -> ShortString;

@@ -473,7 +473,6 @@ fn prefetch_of_the_channel_is_not_for_get_and_no_ack() {
 }
 
 #[test]
-#[ignore = "the limit at the time of basic.consume caps a consumer for good"]
 fn prefetch_of_the_channel_may_rise_later() {
     check(
         "

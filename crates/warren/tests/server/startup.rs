@@ -3,11 +3,15 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use crate::broker::{Broker, Ended, PATIENCE, poll, run, warren};
 use crate::client::Client;
+
+/// The user and group without rights of their own.
+const NOBODY: u32 = 65534;
 
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
@@ -215,12 +219,19 @@ fn a_data_directory_that_cannot_be_written_is_named() {
     let directory = tempfile::tempdir().expect("there is room");
     let data = directory.path().join("data");
     fs::create_dir(&data).expect("there is room");
-    fs::set_permissions(&data, fs::Permissions::from_mode(0o500)).expect("it is ours");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o555)).expect("it is ours");
+    let mut command = server(&data);
     if fs::write(data.join("probe"), "").is_ok() {
-        println!("skipped: this user may write everywhere");
-        return;
+        // Who may write everywhere runs the broker as somebody who may not, from where that one can read it.
+        fs::remove_file(data.join("probe")).expect("it was just written");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let program = directory.path().join("warren");
+        fs::copy(command.get_program(), &program).expect("there is room");
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        command = Command::new(program);
+        command.args(arguments).current_dir("/").uid(NOBODY).gid(NOBODY);
     }
-    assert_refused(&run(&mut server(&data)), &["cannot write", "Permission denied"]);
+    assert_refused(&run(&mut command), &["cannot write", "Permission denied"]);
 }
 
 #[test]
