@@ -62,8 +62,10 @@ pub struct Connection {
     pub(crate) deadline: Option<Instant>,
     pub(crate) ending: Option<Ending>,
     pub(crate) closing_replies: usize,
-    pub(crate) has_published: bool,
+    /// Why publishers must wait, while they must.
     pub(crate) blocked: Option<&'static str>,
+    /// The client has published since then: only that stops its input, so that consumers can make room.
+    pub(crate) published_while_blocked: bool,
     pub(crate) blocked_sent: bool,
     /// The client's name for the connection.
     pub(crate) client_name: Option<String>,
@@ -101,8 +103,8 @@ impl Connection {
             last_written: now,
             ending: None,
             closing_replies: 0,
-            has_published: false,
             blocked: None,
+            published_while_blocked: false,
             blocked_sent: false,
             client_name: None,
             failure: None,
@@ -135,10 +137,7 @@ impl Connection {
     #[must_use]
     pub fn wants_input(&self) -> bool {
         match self.phase {
-            Phase::Running => {
-                let is_blocked = self.blocked.is_some() && self.has_published;
-                !self.core.call_pending && !is_blocked
-            }
+            Phase::Running => !self.core.call_pending && !self.published_while_blocked,
             Phase::Closing | Phase::Done => false,
             _ => true,
         }
@@ -191,10 +190,10 @@ impl Connection {
             }
             Event::Blocked(reason) => {
                 self.blocked = Some(reason);
-                self.tell_blocked(now);
             }
             Event::Unblocked => {
                 self.blocked = None;
+                self.published_while_blocked = false;
                 // Silence while it was blocked was not the client's fault.
                 self.last_read = now;
                 if std::mem::take(&mut self.blocked_sent) && self.phase == Phase::Running {
@@ -269,7 +268,7 @@ impl Connection {
 
     /// Whether heartbeats of the client would be noticed.
     fn hears(&self) -> bool {
-        self.blocked.is_none() && !self.resting
+        !self.published_while_blocked && !self.resting
     }
 
     /// The interval in the phases that have heartbeats: from the negotiation to the end.
@@ -277,14 +276,11 @@ impl Connection {
         self.heartbeat.filter(|_| matches!(self.phase, Phase::Opening | Phase::Running | Phase::Closing))
     }
 
-    pub(crate) fn tell_blocked(&mut self, now: Instant) {
-        self.last_read = now;
-        if let Some(reason) = self.blocked
-            && self.has_published
-            && !self.blocked_sent
-            && self.core.capabilities.connection_blocked
-            && self.phase == Phase::Running
-        {
+    /// Notes a publish: while publishers must wait it is the client's last for now.
+    pub(crate) fn on_publish(&mut self) {
+        let Some(reason) = self.blocked else { return };
+        self.published_while_blocked = true;
+        if !self.blocked_sent && self.core.capabilities.connection_blocked && self.phase == Phase::Running {
             self.blocked_sent = true;
             self.core.send(0, &Method::ConnectionBlocked { reason: reason.as_bytes() });
         }

@@ -274,7 +274,7 @@ impl Connection {
                 return 0;
             }
         };
-        let mut id = id;
+        let (mut id, publishes) = (id, matches!(method, Method::BasicPublish { .. }));
         let result = match (self.channels.get_mut(&head.channel), &method) {
             (Some(channel), _) if channel.is_closing() => {
                 self.method_while_closing(head.channel, &method);
@@ -291,11 +291,8 @@ impl Connection {
                 self.close_channel(head.channel, session);
                 Ok(0)
             }
-            (Some(channel), Method::BasicPublish { .. }) => {
-                self.has_published = true;
-                PublishArgs::of(&method)
-                    .map_or(Ok(0), |args| channel.publish_begins(&args, behind, &mut self.core, session))
-            }
+            (Some(channel), Method::BasicPublish { .. }) => PublishArgs::of(&method)
+                .map_or(Ok(0), |args| channel.publish_begins(&args, behind, &mut self.core, session)),
             (Some(channel), _) => channel.on_method(method, &mut self.core, session).map(|()| 0),
             (None, Method::ChannelOpen { .. }) => {
                 id = NO_METHOD;
@@ -303,8 +300,8 @@ impl Connection {
             }
             (None, _) => Err(AmqpError::channel_error("expected 'channel.open'")),
         };
-        if self.blocked.is_some() && self.has_published {
-            self.tell_blocked(now);
+        if publishes {
+            self.on_publish();
         }
         result.unwrap_or_else(|error| {
             self.fail(now, head.channel, error, id, session);

@@ -54,7 +54,7 @@ fn reading_stops_behind_the_first_publish() {
 }
 
 #[test]
-fn publishers_of_before_wait_at_once() {
+fn publishers_of_before_wait_at_their_next_publish() {
     check(
         "
             1 channel.open
@@ -62,6 +62,7 @@ fn publishers_of_before_wait_at_once() {
             1 declare r
             1 publish - q abc
             event blocked
+            1 publish - q abc
             state
             1 get q
             state
@@ -76,6 +77,7 @@ fn publishers_of_before_wait_at_once() {
                 1 queue.declare-ok queue: "r", message_count: 0, consumer_count: 0
             1 publish - q abc
             event blocked
+            1 publish - q abc
                 0 connection.blocked reason: "low on memory"
             state
                 Running, wants input: false, unused: 0
@@ -84,7 +86,7 @@ fn publishers_of_before_wait_at_once() {
                 Running, wants input: false, unused: 17
             event unblocked
                 0 connection.unblocked
-                1 basic.get-ok delivery_tag: 1, redelivered: false, exchange: "", routing_key: "q", message_count: 0
+                1 basic.get-ok delivery_tag: 1, redelivered: false, exchange: "", routing_key: "q", message_count: 1
                 1 content 3 "\x00\x00"
                 1 body 3 "abc"
         "#]],
@@ -105,6 +107,7 @@ fn only_the_first_alarm_is_told() {
             1 get q no-ack
             event unblocked
             event blocked
+            1 publish - q abc
             event unblocked
         ",
         expect![[r#"
@@ -126,6 +129,7 @@ fn only_the_first_alarm_is_told() {
                 1 body 3 "abc"
             event unblocked
             event blocked
+            1 publish - q abc
                 0 connection.blocked reason: "low on memory"
             event unblocked
                 0 connection.unblocked
@@ -163,14 +167,12 @@ fn consumers_go_on_while_publishers_wait() {
                 1 content 3 "\x00\x00"
                 1 body 3 "abc"
             event blocked
-                0 connection.blocked reason: "low on memory"
             1 ack 1
             2 channel.open
-            state
-                Running, wants input: false, unused: 34
-            event unblocked
-                0 connection.unblocked
                 2 channel.open-ok channel_id: ""
+            state
+                Running, wants input: true, unused: 0
+            event unblocked
             counts q
                 Some((0, 0)) ready and unacked
         "#]],
@@ -264,6 +266,7 @@ fn a_blocked_connection_can_be_closed() {
             1 declare r
             1 publish - q abc
             event blocked
+            1 publish - q abc
             event close
             state
             0 close-ok
@@ -278,6 +281,7 @@ fn a_blocked_connection_can_be_closed() {
                 1 queue.declare-ok queue: "r", message_count: 0, consumer_count: 0
             1 publish - q abc
             event blocked
+            1 publish - q abc
                 0 connection.blocked reason: "low on memory"
             event close
                 0 connection.close reply_code: 320, reply_text: "CONNECTION_FORCED - shutdown", class_id: 0, method_id: 0
