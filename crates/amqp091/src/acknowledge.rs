@@ -52,13 +52,7 @@ impl Channel {
         session.delivered(self.id, queue, id, message.memory());
     }
 
-    pub(crate) fn ack(
-        &mut self,
-        tag: u64,
-        multiple: bool,
-        _core: &mut Core,
-        session: &mut impl Session,
-    ) -> MethodResult {
+    pub(crate) fn ack(&mut self, tag: u64, multiple: bool, session: &mut impl Session) -> MethodResult {
         self.settle(tag, multiple, Settle::Ack, session)
     }
 

@@ -158,7 +158,7 @@ impl Channel {
         session: &mut impl Session,
     ) -> MethodResult {
         match method {
-            Method::BasicAck { delivery_tag, multiple } => self.ack(delivery_tag, multiple, core, session),
+            Method::BasicAck { delivery_tag, multiple } => self.ack(delivery_tag, multiple, session),
             Method::BasicNack { delivery_tag, multiple, requeue } => {
                 self.nack(delivery_tag, multiple, requeue, session)
             }
