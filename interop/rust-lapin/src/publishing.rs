@@ -32,20 +32,16 @@ pub async fn publish_confirms(scope: &Scope) -> Outcome {
     assert_eq!(ready(&channel, &queue).await?, 200);
     assert_eq!(drain(&channel, &queue).await?, sent);
 
-    // An unroutable message is acked too, and if it is mandatory, returned before that: the client hands out
-    // with the ack what was returned until then.
+    // An unroutable message is acked too, and if it is mandatory, returned before that. The client hands out with an
+    // ack the oldest message returned until then, and settles what one ack covers in any order: so one at a time.
     let missing = scope.queue("missing");
     let options = [MANDATORY, BasicPublishOptions::default(), MANDATORY];
-    let mut confirms = Vec::new();
+    let mut returned = Vec::new();
     for (i, options) in options.into_iter().enumerate() {
         let body = format!("unroutable {i}");
         let properties = BasicProperties::default();
-        confirms.push(
-            channel.basic_publish("".into(), missing.clone(), options, body.as_bytes(), properties).await?,
-        );
-    }
-    let mut returned = Vec::new();
-    for confirm in confirms {
+        let confirm =
+            channel.basic_publish("".into(), missing.clone(), options, body.as_bytes(), properties).await?;
         match within("ack", confirm).await?? {
             Confirmation::Ack(message) => returned.push(message.map(|message| text(&message.data))),
             other => panic!("no ack but {other:?}"),
