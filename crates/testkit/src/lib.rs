@@ -2,7 +2,11 @@
 //!
 //! [`FakeSession`] is a broker for one connection in one thread: real router, real queues, no clock and no
 //! tasks. The same calls lead to the same events in the same order, so a dialogue can be compared byte by byte.
+//!
+//! [`SimDisk`] is a disk in memory that loses its power when a test says so, and with it what was not synced.
 
 mod session;
+mod sim_disk;
 
 pub use session::FakeSession;
+pub use sim_disk::SimDisk;

@@ -63,6 +63,39 @@ impl Message {
         Self { packed: Arc::from(&scratch[..]), large_body: Some(Arc::new(body)) }
     }
 
+    /// The bytes from which [`Message::from_stored`] makes the same message, in two pieces to be joined.
+    #[must_use]
+    pub fn stored(&self) -> (&[u8], &[u8]) {
+        (&self.packed, self.large_body.as_deref().map_or(&[], |body| &body[..]))
+    }
+
+    /// The message that was stored as `bytes`, or none if they are not a message. A large body is not copied.
+    #[must_use]
+    pub fn from_stored(bytes: &Bytes) -> Option<Self> {
+        let body_len = Self::stored_body_len(bytes)?;
+        let body = bytes.len() - body_len;
+        if body_len <= Self::SMALL_BODY_LEN_MAX {
+            return Some(Self { packed: Arc::from(&bytes[..]), large_body: None });
+        }
+        Some(Self { packed: Arc::from(&bytes[..body]), large_body: Some(Arc::new(bytes.slice(body..))) })
+    }
+
+    /// Length of the body of the message that was stored as `bytes`, or none if they are not a message.
+    #[must_use]
+    pub fn stored_body_len(bytes: &[u8]) -> Option<usize> {
+        let head: &[u8; HEAD_LEN] = bytes.first_chunk()?;
+        let properties_len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        let expiration_len = if head[2] & FLAG_EXPIRES != 0 { EXPIRATION_LEN } else { 0 };
+        let body = HEAD_LEN + usize::from(head[0]) + usize::from(head[1]) + properties_len + expiration_len;
+        bytes.len().checked_sub(body)
+    }
+
+    /// Whether both are the same message in memory.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.packed, &other.packed)
+    }
+
     /// Name of the exchange it was published to.
     #[must_use]
     pub fn exchange(&self) -> &[u8] {
@@ -196,6 +229,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_message_is_not_taken_for_one() {
+        let message = Message::new(parts(), b"", &mut Vec::new());
+        let stored = message.stored().0;
+        for len in 0..stored.len() {
+            assert!(Message::from_stored(&Bytes::copy_from_slice(&stored[..len])).is_none(), "{len} bytes");
+        }
+    }
+
+    #[test]
     fn keeps_its_parts() {
         for (len, expiration_ms) in
             [(0, None), (1, Some(60_000)), (Message::SMALL_BODY_LEN_MAX, Some(0)), (100_000, None)]
@@ -211,6 +253,11 @@ mod tests {
             assert_eq!(message.body(), body);
             assert!(message.is_persistent());
             assert_eq!(message.large_body().is_some(), len > Message::SMALL_BODY_LEN_MAX);
+            let (packed, large) = message.stored();
+            let stored = Bytes::from([packed, large].concat());
+            let again = Message::from_stored(&stored).expect("it is a message");
+            assert_eq!(again.stored(), message.stored());
+            assert_eq!(again.body(), body);
         }
     }
 }
