@@ -31,6 +31,11 @@ impl MemoryAlarm {
         self.held.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Whether queues may hold more resident messages than each needs: a quarter of the limit is theirs.
+    pub(crate) fn has_room(&self) -> bool {
+        self.held.load(Ordering::Relaxed) < self.limit / 4
+    }
+
     pub(crate) fn is_raised(&self) -> bool {
         self.raised.load(Ordering::Acquire)
     }

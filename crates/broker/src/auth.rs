@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use regex::bytes::{Regex, RegexBuilder};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
 use warren_types::AmqpError;
 
@@ -18,30 +18,115 @@ pub enum Tag {
     Other(String),
 }
 
-/// A password as it is kept: salted SHA-256, RabbitMQ's default (`rabbit_password_hashing_sha256`).
-#[derive(Clone)]
-pub(crate) struct PasswordHash {
-    salt: [u8; 4],
-    hash: [u8; 32],
+impl Tag {
+    /// The tag with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Self {
+        match name {
+            "administrator" => Self::Administrator,
+            "impersonator" => Self::Impersonator,
+            other => Self::Other(other.to_owned()),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Administrator => "administrator",
+            Self::Impersonator => "impersonator",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+/// How a password is hashed, behind a salt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hashing {
+    /// SHA-256, RabbitMQ's default.
+    Sha256,
+    /// SHA-512.
+    Sha512,
+}
+
+impl Hashing {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
+
+    /// The way with this name in RabbitMQ.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|hashing| hashing.name() == name)
+    }
+
+    /// The name in RabbitMQ.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "rabbit_password_hashing_sha256",
+            Self::Sha512 => "rabbit_password_hashing_sha512",
+        }
+    }
+
+    const fn len(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha512 => 64,
+        }
+    }
+
+    fn digest(self, salt: &[u8], password: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Sha256 => Sha256::new().chain_update(salt).chain_update(password).finalize().to_vec(),
+            Self::Sha512 => Sha512::new().chain_update(salt).chain_update(password).finalize().to_vec(),
+        }
+    }
+}
+
+/// A password as it is kept: a salt and the hash of both (`rabbit_password`).
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordHash {
+    hashing: Hashing,
+    /// Salt and hash.
+    bytes: Vec<u8>,
 }
 
 impl PasswordHash {
+    const SALT_LEN: usize = 4;
+
     /// Hashes with a new salt.
     ///
     /// # Panics
     /// If the operating system has no randomness.
-    pub(crate) fn new(password: &[u8]) -> Self {
-        let mut salt = [0; 4];
+    #[must_use]
+    pub fn new(password: &[u8]) -> Self {
+        let hashing = Hashing::Sha256;
+        let mut salt = [0; Self::SALT_LEN];
         getrandom::fill(&mut salt).expect("the operating system provides randomness");
-        Self { salt, hash: Self::digest(salt, password) }
+        Self { hashing, bytes: [&salt[..], &hashing.digest(&salt, password)].concat() }
+    }
+
+    /// A hash that was made elsewhere, with its salt of four bytes in front; none if the length is wrong.
+    #[must_use]
+    pub fn from_bytes(hashing: Hashing, bytes: &[u8]) -> Option<Self> {
+        (bytes.len() == Self::SALT_LEN + hashing.len()).then(|| Self { hashing, bytes: bytes.to_vec() })
+    }
+
+    /// Salt and hash.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How it was hashed.
+    #[must_use]
+    pub fn hashing(&self) -> Hashing {
+        self.hashing
     }
 
     fn matches(&self, password: &[u8]) -> bool {
-        self.hash.ct_eq(&Self::digest(self.salt, password)).into()
-    }
-
-    fn digest(salt: [u8; 4], password: &[u8]) -> [u8; 32] {
-        Sha256::new().chain_update(salt).chain_update(password).finalize().into()
+        let (salt, hash) = self.bytes.split_at(Self::SALT_LEN);
+        hash.ct_eq(&self.hashing.digest(salt, password)).into()
     }
 }
 
@@ -52,42 +137,49 @@ impl std::fmt::Debug for PasswordHash {
 }
 
 /// A user.
-#[derive(Debug, Clone)]
-pub(crate) struct User {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
     pub name: String,
-    pub password: PasswordHash,
+    /// Without one, the user cannot log in by password.
+    pub password: Option<PasswordHash>,
+    /// What it may do beside using permissions.
     pub tags: Vec<Tag>,
-    /// May only connect from this machine (`loopback_users`).
-    pub loopback_only: bool,
 }
 
 impl User {
-    /// Checks the password and where it comes from.
+    /// Checks the password.
     ///
     /// # Errors
     /// Why the login is refused: for the log, not for the client.
-    pub(crate) fn check_login(&self, password: &[u8], from: IpAddr) -> Result<(), String> {
-        let name = &self.name;
+    pub(crate) fn check_password(&self, password: &[u8]) -> Result<(), String> {
         // A blank password never logs in, even if one was set (features.md CON10).
-        if password.is_empty() || !self.password.matches(password) {
-            return Err(format!("user '{name}' - invalid credentials"));
-        }
-        self.check_origin(from)
-    }
-
-    /// Checks where a login comes from.
-    ///
-    /// # Errors
-    /// Why the login is refused: for the log, not for the client.
-    pub(crate) fn check_origin(&self, from: IpAddr) -> Result<(), String> {
-        if self.loopback_only && !from.to_canonical().is_loopback() {
-            return Err(format!("user '{}' can only connect via localhost", self.name));
+        let matches = |hash: &PasswordHash| !password.is_empty() && hash.matches(password);
+        if !self.password.as_ref().is_some_and(matches) {
+            return Err(format!("user '{}' - invalid credentials", self.name));
         }
         Ok(())
     }
 
     pub(crate) fn is_impersonator(&self) -> bool {
         self.tags.contains(&Tag::Impersonator)
+    }
+}
+
+/// Users that may connect from this machine only (`loopback_users`).
+#[derive(Debug)]
+pub(crate) struct LoopbackUsers(pub Vec<String>);
+
+impl LoopbackUsers {
+    /// Checks where a login comes from.
+    ///
+    /// # Errors
+    /// Why the login is refused: for the log, not for the client.
+    pub(crate) fn check(&self, user: &User, from: IpAddr) -> Result<(), String> {
+        if self.0.contains(&user.name) && !from.to_canonical().is_loopback() {
+            return Err(format!("user '{}' can only connect via localhost", user.name));
+        }
+        Ok(())
     }
 }
 
@@ -99,12 +191,27 @@ pub(crate) enum Access {
     Read,
 }
 
+/// A regular expression over names, and how it was given.
+#[derive(Debug, Clone)]
+struct Pattern {
+    text: String,
+    regex: Regex,
+}
+
+impl Pattern {
+    fn new(text: &str) -> Result<Self, regex::Error> {
+        // An empty pattern matches only the empty name, as in RabbitMQ.
+        let regex = RegexBuilder::new(if text.is_empty() { "^$" } else { text }).unicode(false).build()?;
+        Ok(Self { text: text.to_owned(), regex })
+    }
+}
+
 /// A user's permissions in a virtual host: a pattern over names for each kind of access.
 #[derive(Debug, Clone)]
 pub struct Permissions {
-    configure: Regex,
-    write: Regex,
-    read: Regex,
+    configure: Pattern,
+    write: Pattern,
+    read: Pattern,
 }
 
 impl Permissions {
@@ -113,19 +220,32 @@ impl Permissions {
     /// # Errors
     /// If a pattern is not a regular expression.
     pub fn new(configure: &str, write: &str, read: &str) -> Result<Self, regex::Error> {
-        let compile = |pattern: &str| {
-            let pattern = if pattern.is_empty() { "^$" } else { pattern };
-            RegexBuilder::new(pattern).unicode(false).build()
-        };
-        Ok(Self { configure: compile(configure)?, write: compile(write)?, read: compile(read)? })
+        Ok(Self {
+            configure: Pattern::new(configure)?,
+            write: Pattern::new(write)?,
+            read: Pattern::new(read)?,
+        })
+    }
+
+    /// The patterns for configuring, writing and reading, as they were given.
+    #[must_use]
+    pub fn patterns(&self) -> [&str; 3] {
+        [&self.configure.text, &self.write.text, &self.read.text]
     }
 
     fn allow(&self, access: Access, name: &[u8]) -> bool {
-        match access {
-            Access::Configure => self.configure.is_match(name),
-            Access::Write => self.write.is_match(name),
-            Access::Read => self.read.is_match(name),
-        }
+        let pattern = match access {
+            Access::Configure => &self.configure,
+            Access::Write => &self.write,
+            Access::Read => &self.read,
+        };
+        pattern.regex.is_match(name)
+    }
+}
+
+impl PartialEq for Permissions {
+    fn eq(&self, other: &Self) -> bool {
+        self.patterns() == other.patterns()
     }
 }
 
@@ -184,23 +304,38 @@ pub(crate) fn check(
 mod tests {
     use super::*;
 
-    fn user(password: &str, loopback_only: bool) -> User {
-        let password = PasswordHash::new(password.as_bytes());
-        User { name: "guest".into(), password, tags: vec![], loopback_only }
+    fn user(password: Option<&str>) -> User {
+        let password = password.map(|password| PasswordHash::new(password.as_bytes()));
+        User { name: "guest".into(), password, tags: vec![] }
     }
 
     #[test]
-    fn login() {
-        let (near, far) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([10, 0, 0, 1]));
-        let guest = user("secret", true);
-        assert_eq!(guest.check_login(b"secret", near), Ok(()));
-        assert_eq!(guest.check_login(b"Secret", near), Err("user 'guest' - invalid credentials".into()));
-        assert_eq!(
-            guest.check_login(b"secret", far),
-            Err("user 'guest' can only connect via localhost".into())
-        );
-        assert!(guest.check_login(b"secret", "::ffff:127.0.0.1".parse().expect("an address")).is_ok());
-        assert!(user("", false).check_login(b"", far).is_err());
+    fn passwords() {
+        let guest = user(Some("secret"));
+        assert_eq!(guest.check_password(b"secret"), Ok(()));
+        assert_eq!(guest.check_password(b"Secret"), Err("user 'guest' - invalid credentials".into()));
+        assert!(user(Some("")).check_password(b"").is_err());
+        assert!(user(None).check_password(b"").is_err());
+    }
+
+    #[test]
+    fn hashes_that_were_made_elsewhere() {
+        for hashing in Hashing::ALL {
+            let bytes = [&[1, 2, 3, 4][..], &hashing.digest(&[1, 2, 3, 4], b"secret")].concat();
+            let hash = PasswordHash::from_bytes(hashing, &bytes).expect("it has the right length");
+            assert!(hash.matches(b"secret") && !hash.matches(b"Secret"));
+            assert_eq!(PasswordHash::from_bytes(hashing, &bytes[1..]), None);
+            assert_eq!(Hashing::parse(hashing.name()), Some(hashing));
+        }
+    }
+
+    #[test]
+    fn some_users_stay_on_this_machine() {
+        let loopback_users = LoopbackUsers(vec!["guest".to_owned()]);
+        let check = |from: &str| loopback_users.check(&user(None), from.parse().expect("an address"));
+        assert_eq!(check("127.0.0.1"), Ok(()));
+        assert_eq!(check("::ffff:127.0.0.1"), Ok(()));
+        assert_eq!(check("10.0.0.1"), Err("user 'guest' can only connect via localhost".into()));
     }
 
     #[test]

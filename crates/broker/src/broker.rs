@@ -1,15 +1,22 @@
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
+use std::time::Duration;
 
-use warren_types::AmqpError;
+use warren_store::{Install, Journal, Lsn, Recovered, RecoveredQueue, Shards, Snapshot, Store, Turn};
 use warren_types::session::Event;
+use warren_types::{AmqpError, QueueId};
 
+use crate::admin::check_names;
 use crate::alarm::MemoryAlarm;
-use crate::auth::{PasswordHash, Permissions, Tag, User};
+use crate::auth::{LoopbackUsers, PasswordHash, Permissions, Tag, User};
+use crate::changes::Changes;
 use crate::clock::Clock;
 use crate::direct_reply::DirectReplies;
-use crate::ports::Ports;
-use crate::shard::{QueueIds, Shard, ShardHandle};
+use crate::directory::Directory;
+use crate::metadata::RestoreError;
+use crate::ports::{Alarm, Port, Ports};
+use crate::restore;
+use crate::shard::{Parts, QueueIds, Shard, ShardCommand, ShardHandle, StoreCommand};
 use crate::vhost::Vhost;
 
 /// What a broker is started with.
@@ -19,9 +26,11 @@ pub struct Settings {
     pub shards: u16,
     /// Memory that messages may take before publishers must wait, in bytes.
     pub memory_limit: u64,
-    /// The virtual host that exists from the start.
+    /// Free disk space, in bytes, below which publishers must wait.
+    pub disk_free_limit: u64,
+    /// The virtual host that is created at the first start.
     pub default_vhost: String,
-    /// The user that exists from the start.
+    /// The user that is created at the first start.
     pub default_user: String,
     /// Its password.
     pub default_password: String,
@@ -36,49 +45,97 @@ pub struct Settings {
 /// The broker of one node.
 #[derive(Debug)]
 pub struct Broker {
+    store: Arc<Store>,
     pub(crate) shards: Vec<Arc<ShardHandle>>,
     pub(crate) ports: Arc<Ports>,
     pub(crate) direct_replies: DirectReplies,
-    pub(crate) alarm: Arc<MemoryAlarm>,
     pub(crate) queue_ids: QueueIds,
     pub(crate) anonymous_user: Option<String>,
-    vhosts: RwLock<BTreeMap<String, Arc<Vhost>>>,
-    users: RwLock<BTreeMap<String, Arc<User>>>,
-    permissions: RwLock<BTreeMap<(String, String), Arc<Permissions>>>,
+    pub(crate) loopback_users: LoopbackUsers,
+    pub(crate) journal: Arc<dyn Journal>,
+    directory: RwLock<Directory>,
 }
 
 impl Broker {
-    /// Starts the shards, on the runtime that this is called on.
-    #[must_use]
-    pub fn start(settings: Settings) -> Arc<Self> {
-        let alarm = Arc::new(MemoryAlarm::new(settings.memory_limit));
-        let ports = Arc::new(Ports::default());
+    /// Rebuilds what was found in the store and starts the shards on the runtime that this is called on. If nothing was
+    /// found, this is the first start: the default virtual host and user are created.
+    ///
+    /// # Errors
+    /// If what was stored makes no sense, or if the defaults cannot be stored.
+    pub fn start(
+        settings: Settings,
+        store: Arc<Store>,
+        recovered: Recovered,
+    ) -> Result<Arc<Self>, RestoreError> {
+        Self::start_with_journal(settings, store.journal(), store, recovered)
+    }
+
+    /// The same with definitions in another place than the store's own journal.
+    pub(crate) fn start_with_journal(
+        settings: Settings,
+        journal: Arc<dyn Journal>,
+        store: Arc<Store>,
+        mut recovered: Recovered,
+    ) -> Result<Arc<Self>, RestoreError> {
+        let stored: Vec<_> = std::mem::take(&mut recovered.metadata).into_iter().collect();
+        let is_first_start = stored.is_empty();
         let shards: Vec<_> = (0..settings.shards.max(1)).map(|_| Arc::new(ShardHandle::new())).collect();
+        let (mut restored, mut changes) = restore::restore(stored, &journal, &shards)?;
+        if is_first_start {
+            add_defaults(&mut restored.directory, &settings, &journal, &mut changes)?;
+        }
+        let queue_ids = restored.begin(&mut changes);
+        let mut directory = restored.directory;
+        changes.record(&*journal, &mut directory.recorded);
+        drop_orphans(&mut recovered.queues, &directory, &shards);
+        let ports = Arc::new(Ports::default());
         let clock = Clock::start();
+        let parts = Parts {
+            shards: shards.clone(),
+            alarm: Arc::new(MemoryAlarm::new(settings.memory_limit)),
+            ports: Arc::clone(&ports),
+            store: Arc::clone(&store),
+            recovered: Arc::new(Mutex::new(recovered.queues)),
+        };
         for index in 0..shards.len() {
-            let shard = Shard::new(index, shards.clone(), Arc::clone(&alarm), Arc::clone(&ports), clock);
+            let shard = Shard::new(index, parts.clone(), clock);
             // A shard whose state may be half changed must not go on, and neither can the queues without it.
             tokio::spawn(abort_on_panic(shard.run()));
         }
-        let user = User {
-            password: PasswordHash::new(settings.default_password.as_bytes()),
-            tags: vec![Tag::Administrator],
-            loopback_only: settings.loopback_users.contains(&settings.default_user),
-            name: settings.default_user.clone(),
-        };
-        let vhost = Arc::new(Vhost::new(&settings.default_vhost));
-        let grant = (settings.default_user.clone(), settings.default_vhost.clone());
-        Arc::new(Self {
+        store
+            .start_checkpoints(StoredQueues(shards.clone()))
+            .map_err(|error| RestoreError::new("store", format!("there can be no more threads: {error}")))?;
+        tokio::spawn(watch_disk(Arc::clone(&store), Arc::clone(&ports), settings.disk_free_limit));
+        Ok(Arc::new(Self {
+            store,
             shards,
             ports,
             direct_replies: DirectReplies::default(),
-            alarm,
-            queue_ids: QueueIds::default(),
+            queue_ids,
             anonymous_user: settings.anonymous_user,
-            vhosts: RwLock::new(BTreeMap::from([(settings.default_vhost, vhost)])),
-            users: RwLock::new(BTreeMap::from([(settings.default_user, Arc::new(user))])),
-            permissions: RwLock::new(BTreeMap::from([(grant, Arc::new(settings.default_permissions))])),
-        })
+            loopback_users: LoopbackUsers(settings.loopback_users),
+            journal,
+            directory: RwLock::new(directory),
+        }))
+    }
+
+    /// Makes everything durable, and notes what was never delivered. The connections must be gone, and the broker must
+    /// not be used any more.
+    ///
+    /// # Errors
+    /// If the disk fails: what was confirmed is safe all the same.
+    pub fn stop(&self) -> std::io::Result<()> {
+        let undelivered = self.shards.iter().map(|shard| {
+            let (answer, answers) = mpsc::channel();
+            shard.mailbox.push(ShardCommand::Store(StoreCommand::Stop(answer)));
+            answers
+        });
+        let undelivered: Vec<_> = undelivered.collect();
+        let undelivered: Vec<_> =
+            undelivered.into_iter().filter_map(|answers| answers.recv().ok()).flatten().collect();
+        let mut turn = Turn::default();
+        turn.stop(&undelivered);
+        self.store.stop(&mut turn)
     }
 
     /// Asks every connection to close with 320, as at shutdown.
@@ -88,17 +145,121 @@ impl Broker {
         self.ports.broadcast(|| Event::Close(error.clone()));
     }
 
-    pub(crate) fn vhost(&self, name: &str) -> Option<Arc<Vhost>> {
-        self.vhosts.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    pub(crate) fn directory(&self) -> RwLockReadGuard<'_, Directory> {
+        self.directory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn directory_mut(&self) -> RwLockWriteGuard<'_, Directory> {
+        self.directory.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn user(&self, name: &str) -> Option<Arc<User>> {
-        self.users.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.directory().users.get(name).cloned()
     }
 
-    pub(crate) fn permissions(&self, user: &str, vhost: &str) -> Option<Arc<Permissions>> {
-        let key = (user.to_owned(), vhost.to_owned());
-        self.permissions.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    /// Lets a connection into a virtual host.
+    ///
+    /// # Errors
+    /// 530 if it does not exist or the user has no access.
+    pub(crate) fn enter(
+        &self,
+        user: &Arc<User>,
+        vhost: &str,
+        port: &Port,
+    ) -> Result<(Arc<Vhost>, Arc<Permissions>), AmqpError> {
+        let directory = self.directory();
+        let found = (directory.vhosts.get(vhost))
+            .ok_or_else(|| AmqpError::not_allowed(format!("vhost {vhost} not found")))?;
+        let permissions = directory.permissions(&user.name, vhost).ok_or_else(|| {
+            let user = &user.name;
+            AmqpError::not_allowed(format!("access to vhost '{vhost}' refused for user '{user}'"))
+        })?;
+        // Under the same lock, so that whoever deletes either of them finds the connection. It opens only once.
+        port.opened.get_or_init(|| (Arc::clone(found), Arc::clone(user)));
+        Ok((Arc::clone(found), Arc::clone(permissions)))
+    }
+}
+
+/// What RabbitMQ has in an empty database.
+fn add_defaults(
+    directory: &mut Directory,
+    settings: &Settings,
+    journal: &Arc<dyn Journal>,
+    changes: &mut Changes,
+) -> Result<(), RestoreError> {
+    let Settings { default_vhost: vhost, default_user: user, default_password: password, .. } = settings;
+    check_names(&[vhost, user])
+        .map_err(|error| RestoreError::new("default virtual host and user", error.to_string()))?;
+    directory.add_vhost(vhost, journal, changes);
+    let password = Some(PasswordHash::new(password.as_bytes()));
+    let administrator = User { name: user.clone(), password, tags: vec![Tag::Administrator] };
+    directory.put_user(administrator, changes);
+    directory.grant(user, vhost, settings.default_permissions.clone(), changes);
+    Ok(())
+}
+
+/// Forgets what is stored of queues that are not defined any more.
+fn drop_orphans(
+    queues: &mut HashMap<QueueId, RecoveredQueue>,
+    directory: &Directory,
+    shards: &[Arc<ShardHandle>],
+) {
+    let known: HashSet<QueueId> = (directory.vhosts.values())
+        .flat_map(|vhost| vhost.read().queues.values().map(|entry| entry.queue.id).collect::<Vec<_>>())
+        .collect();
+    let orphans: Vec<QueueId> = queues.keys().copied().filter(|id| !known.contains(id)).collect();
+    let orphans = orphans.iter().filter_map(|id| queues.remove(id));
+    let keys = orphans.flat_map(|orphan| orphan.index.into_removed()).collect();
+    shards[0].mailbox.push(ShardCommand::Store(StoreCommand::Removed(keys)));
+}
+
+/// All queues, as checkpoints reach them.
+struct StoredQueues(Vec<Arc<ShardHandle>>);
+
+impl Shards for StoredQueues {
+    fn snapshot(&self, up_to: Lsn, relocate: Option<u32>) -> Option<Vec<Snapshot>> {
+        let answers: Vec<_> = (self.0.iter())
+            .map(|shard| {
+                let (answer, answers) = mpsc::channel();
+                let snapshot = StoreCommand::Snapshot { up_to, relocate, answer };
+                shard.mailbox.push(ShardCommand::Store(snapshot));
+                answers
+            })
+            .collect();
+        answers.into_iter().map(|answers| answers.recv().ok()).collect()
+    }
+
+    fn install(&self, install: Arc<Install>) {
+        let answers = self.0.iter().map(|shard| {
+            let (answer, answers) = mpsc::channel();
+            shard.mailbox.push(ShardCommand::Store(StoreCommand::Install(Arc::clone(&install), answer)));
+            answers
+        });
+        let answers: Vec<_> = answers.collect();
+        // A shard that is gone has nothing to learn.
+        for answers in answers {
+            let _done = answers.recv();
+        }
+    }
+}
+
+/// How often the free space is looked at, as RabbitMQ does at most.
+const DISK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The same while there is little of it.
+const DISK_INTERVAL_LOW: Duration = Duration::from_millis(200);
+
+/// Raises and clears the disk alarm (features.md B2).
+async fn watch_disk(store: Arc<Store>, ports: Arc<Ports>, limit: u64) {
+    loop {
+        let free = store.free_bytes();
+        if let Err(error) = &free {
+            tracing::warn!("cannot tell the free disk space: {error}");
+        }
+        let free = free.unwrap_or(u64::MAX);
+        ports.tell_alarm(Alarm::Disk, free < limit);
+        let is_low = free / 4 < limit;
+        tokio::time::sleep(if is_low { DISK_INTERVAL_LOW } else { DISK_INTERVAL }).await;
     }
 }
 

@@ -161,6 +161,10 @@ fn cycling_queues(deaths: &[FieldValue]) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use warren_testkit::MemoryJournal;
+
     use super::*;
 
     fn letter(properties: &OwnedProperties, reason: DeathReason, queue: &'static str) -> DeadLetter {
@@ -173,7 +177,7 @@ mod tests {
     }
 
     fn die(properties: &OwnedProperties, reason: DeathReason, queue: &'static str) -> OwnedProperties {
-        let vhost = Vhost::new("/");
+        let vhost = Vhost::new("/", Arc::new(MemoryJournal::durable()));
         let (message, queues) =
             letter(properties, reason, queue).route(&vhost, 5_000).expect("there is a default exchange");
         assert!(queues.is_empty());

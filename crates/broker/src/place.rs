@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use warren_store::Lsn;
 use warren_types::{AmqpError, ConnectionId, QueueRef};
 
 use crate::auth::{self, Access, Permissions, Resource, User};
-use crate::vhost::Vhost;
+use crate::changes::Changes;
+use crate::vhost::{QueueEntry, Tables, Vhost};
 
 /// Where the connection is, and what it may do there.
 #[derive(Debug)]
@@ -34,10 +36,35 @@ impl Place {
     /// # Errors
     /// 404 if there is no such queue, 405 if it is another connection's own.
     pub(crate) fn queue(&self, name: &[u8]) -> Result<QueueRef, AmqpError> {
-        let tables = self.vhost.read();
+        self.find_queue(&self.vhost.read(), name).map(|entry| entry.queue)
+    }
+
+    /// # Errors
+    /// 404 if there is no such queue, 405 if it is another connection's own.
+    pub(crate) fn find_queue<'a>(
+        &self,
+        tables: &'a Tables,
+        name: &[u8],
+    ) -> Result<&'a QueueEntry, AmqpError> {
         let entry = tables.queues.get(name).ok_or_else(|| self.not_found(Resource::Queue(name)))?;
         self.check_owner(name, entry.owner)?;
-        Ok(entry.queue)
+        Ok(entry)
+    }
+
+    /// Changes the virtual host's tables; see [`Vhost::change`].
+    ///
+    /// # Errors
+    /// What `change` refuses; 530 if the virtual host is deleted.
+    pub(crate) fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Tables, &mut Changes) -> Result<T, AmqpError>,
+    ) -> Result<(T, Lsn), AmqpError> {
+        let name = &self.vhost.name;
+        let (result, lsn) = self
+            .vhost
+            .change(change)
+            .ok_or_else(|| AmqpError::not_allowed(format!("vhost {name} not found")))?;
+        result.map(|value| (value, lsn))
     }
 
     /// # Errors

@@ -1,18 +1,24 @@
 //! Connections as the rest of the broker sees them: where their events go, and how they are held back.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use slab::Slab;
+use warren_store::Store;
 use warren_types::session::Event;
-use warren_types::{ConnectionId, Message};
+use warren_types::{AmqpError, ConnectionId, Message};
 
+use crate::auth::User;
 use crate::mailbox::Mailbox;
+use crate::vhost::Vhost;
 
 /// Where a connection gets its events, and how it is held back.
 #[derive(Debug, Default)]
 pub(crate) struct Port {
     pub outbox: Mailbox<Event>,
+    /// Where the connection is and as whom, once it has opened a virtual host.
+    pub opened: OnceLock<(Arc<Vhost>, Arc<User>)>,
     /// Bytes of publishes that were handed to shards and not processed.
     in_flight: AtomicUsize,
     /// The connection waits for `in_flight` to fall.
@@ -71,12 +77,15 @@ impl Port {
 #[derive(Debug, Default)]
 pub(crate) struct Ports {
     ports: Mutex<PortTable>,
+    held_back: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct PortTable {
     slots: Slab<(u32, Arc<Port>)>,
     next_generation: u32,
+    /// By [`Alarm`].
+    alarms: [bool; 2],
 }
 
 impl Ports {
@@ -90,7 +99,7 @@ impl Ports {
         (ConnectionId { slot, generation }, port)
     }
 
-    pub(crate) fn close(&self, id: ConnectionId) {
+    pub(crate) fn forget(&self, id: ConnectionId) {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner).slots.remove(id.slot as usize);
     }
 
@@ -107,16 +116,84 @@ impl Ports {
         }
     }
 
-    /// Tells every connection whether publishers must wait.
-    pub(crate) fn tell_alarm(&self, raised: bool) {
-        if raised {
-            tracing::warn!("memory alarm: publishers are blocked until consumers have made room");
-        } else {
-            tracing::info!("memory alarm cleared: publishers may go on");
+    /// Asks the connections to close that are where and act as whom `selects` says.
+    pub(crate) fn close(&self, selects: impl Fn(&Vhost, &User) -> bool, error: &AmqpError) {
+        let table = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, (_, port)) in &table.slots {
+            if port.opened.get().is_some_and(|(vhost, user)| selects(vhost, user)) {
+                port.outbox.push(Event::Close(error.clone()));
+            }
         }
-        self.broadcast(|| if raised { Event::Blocked(LOW_ON_MEMORY) } else { Event::Unblocked });
+    }
+
+    /// Raises or clears an alarm, and tells every connection if publishers must wait now or may go on.
+    pub(crate) fn tell_alarm(&self, alarm: Alarm, raised: bool) {
+        let (before, after) = {
+            let mut table = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = table.blocked();
+            table.alarms[alarm as usize] = raised;
+            (before, table.blocked())
+        };
+        if before == after {
+            return;
+        }
+        match after {
+            Some(reason) => {
+                tracing::warn!("alarm: publishers are blocked: {reason}");
+                self.broadcast(|| Event::Blocked(reason));
+            }
+            None => {
+                tracing::info!("alarm cleared: publishers may go on");
+                self.broadcast(|| Event::Unblocked);
+            }
+        }
+    }
+
+    /// Why publishers must wait, if they must: the reason in `connection.blocked`.
+    pub(crate) fn blocked(&self) -> Option<&'static str> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).blocked()
+    }
+
+    /// Whether nobody may read, because too much waits for the disk.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.held_back.load(Ordering::Acquire)
+    }
+
+    /// Lets every connection rest while too much waits for the disk.
+    pub(crate) fn hold_back_if_full(self: &Arc<Self>, store: &Arc<Store>) {
+        if !store.is_full() || self.held_back.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (ports, store) = (Arc::clone(self), Arc::clone(store));
+        tokio::spawn(async move {
+            while store.is_full() {
+                tokio::time::sleep(HOLD_BACK_INTERVAL).await;
+            }
+            ports.held_back.store(false, Ordering::Release);
+            let table = ports.ports.lock().unwrap_or_else(PoisonError::into_inner);
+            table.slots.iter().for_each(|(_, (_, port))| port.outbox.nudge());
+        });
     }
 }
 
-/// The reason in `connection.blocked`.
-pub(crate) const LOW_ON_MEMORY: &str = "low on memory";
+/// How often it is looked whether the disk has caught up.
+const HOLD_BACK_INTERVAL: Duration = Duration::from_millis(2);
+
+/// What publishers can be blocked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Alarm {
+    Memory,
+    Disk,
+}
+
+impl PortTable {
+    /// The words of `rabbit_reader`.
+    fn blocked(&self) -> Option<&'static str> {
+        match self.alarms {
+            [true, true] => Some("low on memory & disk"),
+            [true, false] => Some("low on memory"),
+            [false, true] => Some("low on disk"),
+            [false, false] => None,
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use warren_queue::{Command, Getter, NewConsumer, Publish};
+use warren_store::{Lsn, SharedBody};
 use warren_types::session::{
     Bind, Consume, DeliveryRange, Event, ExchangeDeclare, LoginRefused, Outcome, QueueDeclare, QueueDeclared,
     Reply, Route, RouteRequest, Session, Settle, Tracking,
@@ -17,7 +18,7 @@ use crate::broker::Broker;
 use crate::direct_reply::ADDRESS_PREFIX;
 use crate::names;
 use crate::place::Place;
-use crate::ports::{LOW_ON_MEMORY, Port};
+use crate::ports::Port;
 use crate::queue_arguments;
 use crate::routes::RouteCache;
 use crate::shard::{Call, ShardCommand};
@@ -44,6 +45,10 @@ pub struct BrokerSession {
     routes: RouteCache,
     /// A declaration whose counts were asked for, to be repeated should the queue vanish meanwhile.
     declaring: Option<(ChannelId, QueueDeclare)>,
+    /// Up to where the journal must be durable before the client is told anything more.
+    barrier: Lsn,
+    /// Up to where the journal was asked to tell when it is durable.
+    awaited: Lsn,
     closed: bool,
 }
 
@@ -80,6 +85,8 @@ impl BrokerSession {
             exclusive_queues: Vec::new(),
             routes: RouteCache::default(),
             declaring: None,
+            barrier: Lsn::default(),
+            awaited: Lsn::default(),
             closed: false,
         }
     }
@@ -87,6 +94,7 @@ impl BrokerSession {
     /// Hands what was collected to the shards. To be called before anything is written to the socket, so that
     /// what a client was told can be relied upon by others.
     pub fn flush(&mut self) {
+        self.await_durable();
         self.port.submitted(std::mem::take(&mut self.submitted));
         for (shard, batch) in self.broker.shards.iter().zip(&mut self.batches) {
             shard.mailbox.append(&mut batch.commands);
@@ -97,10 +105,30 @@ impl BrokerSession {
     /// [`BrokerSession::wait`] returns.
     #[must_use]
     pub fn must_wait(&self) -> bool {
-        self.port.must_wait()
+        self.broker.ports.is_held_back() || self.port.must_wait()
     }
 
-    /// Waits until there may be events, or room to publish.
+    /// Whether the client may be told what it would be told: not while something that it asked for can still be lost.
+    /// [`BrokerSession::wait`] returns when that may have changed, if the session was flushed before.
+    #[must_use]
+    pub fn may_write(&self) -> bool {
+        self.barrier == Lsn::default() || self.broker.journal.is_durable(self.barrier)
+    }
+
+    /// Asks to be woken when the barrier falls: once for all that one read of input has asked for.
+    fn await_durable(&mut self) {
+        if self.barrier > self.awaited {
+            self.awaited = self.barrier;
+            let port = Arc::clone(&self.port);
+            self.broker.journal.when_durable(self.barrier, Box::new(move || port.outbox.nudge()));
+        }
+    }
+
+    fn hold_until(&mut self, recorded: Lsn) {
+        self.barrier = self.barrier.max(recorded);
+    }
+
+    /// Waits until there may be events, room to publish, or leave to write.
     pub async fn wait(&self) {
         self.port.outbox.wait().await;
     }
@@ -225,7 +253,9 @@ impl Session for BrokerSession {
         let name = String::from_utf8_lossy(user);
         let found = self.broker.user(&name);
         let result = match &found {
-            Some(user) => user.check_login(password, self.client.ip()),
+            Some(user) => user
+                .check_password(password)
+                .and_then(|()| self.broker.loopback_users.check(user, self.client.ip())),
             None => Err(format!("user '{name}' - invalid credentials")),
         };
         self.log_in(found, result)
@@ -238,7 +268,7 @@ impl Session for BrokerSession {
     fn login_anonymous(&mut self) -> Result<(), LoginRefused> {
         let found = self.broker.anonymous_user.as_ref().and_then(|name| self.broker.user(name));
         let result = match &found {
-            Some(user) => user.check_origin(self.client.ip()),
+            Some(user) => self.broker.loopback_users.check(user, self.client.ip()),
             None => Err("there is no user for anonymous clients".to_owned()),
         };
         self.log_in(found, result)
@@ -247,14 +277,9 @@ impl Session for BrokerSession {
     fn open(&mut self, vhost: &[u8]) -> Result<(), AmqpError> {
         let name = String::from_utf8_lossy(vhost);
         let user = self.user.clone().ok_or_else(|| AmqpError::command_invalid("not logged in"))?;
-        let vhost = (self.broker.vhost(&name))
-            .ok_or_else(|| AmqpError::not_allowed(format!("vhost {name} not found")))?;
-        let permissions = self.broker.permissions(&user.name, &vhost.name).ok_or_else(|| {
-            let user = &user.name;
-            AmqpError::not_allowed(format!("access to vhost '{name}' refused for user '{user}'"))
-        })?;
-        if self.broker.alarm.is_raised() {
-            self.port.outbox.push(Event::Blocked(LOW_ON_MEMORY));
+        let (vhost, permissions) = self.broker.enter(&user, &name, &self.port)?;
+        if let Some(reason) = self.broker.ports.blocked() {
+            self.port.outbox.push(Event::Blocked(reason));
         }
         self.place = Some(Place { vhost, permissions, user, connection: self.connection });
         Ok(())
@@ -265,7 +290,7 @@ impl Session for BrokerSession {
         // access to the virtual host is checked again.
         let place = self.place()?;
         let (user, vhost) = (&place.user.name, &place.vhost.name);
-        if self.broker.permissions(user, vhost).is_none() {
+        if self.broker.directory().permissions(user, vhost).is_none() {
             return Err(AmqpError::not_allowed(format!(
                 "access to vhost '{vhost}' refused for user '{user}'"
             )));
@@ -274,19 +299,27 @@ impl Session for BrokerSession {
     }
 
     fn exchange_declare(&mut self, declare: ExchangeDeclare) -> Result<(), AmqpError> {
-        topology::declare_exchange(self.place()?, declare)
+        let recorded = topology::declare_exchange(self.place()?, declare)?;
+        self.hold_until(recorded);
+        Ok(())
     }
 
     fn exchange_delete(&mut self, name: &[u8], if_unused: bool) -> Result<(), AmqpError> {
-        topology::delete_exchange(self.place()?, name, if_unused)
+        let recorded = topology::delete_exchange(self.place()?, name, if_unused)?;
+        self.hold_until(recorded);
+        Ok(())
     }
 
     fn bind(&mut self, bind: Bind) -> Result<(), AmqpError> {
-        topology::bind(self.place()?, bind)
+        let recorded = topology::bind(self.place()?, bind)?;
+        self.hold_until(recorded);
+        Ok(())
     }
 
     fn unbind(&mut self, bind: Bind) -> Result<(), AmqpError> {
-        topology::unbind(self.place()?, bind)
+        let recorded = topology::unbind(self.place()?, bind)?;
+        self.hold_until(recorded);
+        Ok(())
     }
 
     fn queue_declare(
@@ -302,6 +335,7 @@ impl Session for BrokerSession {
         }
         let exclusive = declare.exclusive;
         let declared = topology::declare_queue(self.place()?, &self.broker, &declare)?;
+        self.hold_until(declared.recorded);
         if exclusive {
             self.remember_exclusive(&declared.name);
         }
@@ -325,7 +359,12 @@ impl Session for BrokerSession {
         place.check(Access::Configure, Resource::Queue(name))?;
         let queue = match place.queue(name) {
             Ok(queue) => queue,
-            Err(error) if error.code == ReplyCode::NOT_FOUND => return Ok(Outcome::Done(0)),
+            Err(error) if error.code == ReplyCode::NOT_FOUND => {
+                // It may have been deleted just now.
+                let recorded = place.vhost.read().recorded_if(true);
+                self.hold_until(recorded);
+                return Ok(Outcome::Done(0));
+            }
             Err(error) => return Err(error),
         };
         let delete = Command::Delete { asked_by: Some((self.connection, channel)), if_unused, if_empty };
@@ -408,10 +447,17 @@ impl Session for BrokerSession {
         match route {
             Route::Queues(queues) => {
                 let connection = self.connection;
+                let body = is_shared(queues, &message).then(Arc::<SharedBody>::default);
                 for queue in queues.iter() {
                     self.submitted += message.memory();
                     let publish = Publish { connection, channel, tracking, message: message.clone() };
-                    self.apply(*queue, Command::Publish(publish));
+                    match &body {
+                        None => self.apply(*queue, Command::Publish(publish)),
+                        Some(body) => {
+                            let shared = Box::new((publish, Arc::clone(body)));
+                            self.push(queue.shard, ShardCommand::Share(*queue, shared));
+                        }
+                    }
                 }
             }
             Route::DirectReply(requester, to) => {
@@ -459,8 +505,14 @@ impl Drop for BrokerSession {
             batch.commands.push(ShardCommand::Detach(self.connection));
         }
         self.flush();
-        self.broker.ports.close(self.connection);
+        self.broker.ports.forget(self.connection);
     }
+}
+
+/// Whether several shards will store the message.
+fn is_shared(queues: &[QueueRef], message: &Message) -> bool {
+    let [first, rest @ ..] = queues else { return false };
+    message.is_persistent() && rest.iter().any(|queue| queue.shard != first.shard)
 }
 
 /// The commands are pushed once for each message and queue: they must stay small.

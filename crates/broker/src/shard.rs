@@ -1,109 +1,47 @@
 //! A shard: a task that owns queues and runs them, one batch of commands at a time.
 //!
-//! A turn takes what is in the mailbox, applies it in order, and hands each touched connection what it gets in
-//! one piece. Nothing in a turn waits.
+//! A turn takes what is in the mailbox, applies it in order, appends what must be stored to the log, and hands each
+//! touched connection what it gets in one piece. Nothing in a turn waits: confirms follow when the log is durable.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+mod commands;
+mod connections;
+mod effects;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use foldhash::fast::RandomState;
-use hashbrown::HashSet;
-use slab::Slab;
-use warren_queue::{Command, DeadLetterTarget, DeathReason, Effects, Publish, Queue, QueueOptions};
-use warren_types::session::{Delivery, Event, Reply, Tracking};
-use warren_types::{AmqpError, ChannelId, ConnectionId, ConsumerId, Message, QueueId, QueueRef, ShortString};
+use warren_queue::{Command, Forgotten, Publish, Queue, Restored, RestoredLevel, StoredMessage};
+use warren_store::{
+    ExtentKey, LoadError, Lsn, QueueIndex, RecoveredQueue, SharedBody, Snapshot, Store, Turn,
+};
+use warren_types::session::Tracking;
+use warren_types::{AmqpError, ChannelId, ConnectionId, Message, QueueId, QueueRef};
 
 use crate::alarm::MemoryAlarm;
 use crate::auth::Resource;
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
-use crate::mailbox::Mailbox;
-use crate::ports::{Port, Ports};
+use crate::ports::{Alarm, Ports};
 use crate::vhost::Vhost;
 
-/// What sessions ask of a shard.
-#[derive(Debug)]
-pub(crate) enum ShardCommand {
-    /// Make the connection known; always the first that a connection sends.
-    Attach(ConnectionId, Arc<Port>),
-    /// The connection sends nothing any more.
-    Detach(ConnectionId),
-    /// Add a queue.
-    Create(Box<NewQueue>),
-    /// A command for a queue that may be gone; then it is settled as far as anyone waits for it.
-    Apply(QueueRef, Command),
-    /// A command whose reply somebody waits for.
-    Call(Box<Call>),
-    /// A channel, or the whole connection, is gone.
-    Gone(ConnectionId, Option<ChannelId>),
-}
+use self::commands::{Asked, Buried, Loaded};
+pub(crate) use self::commands::{Call, NewQueue, ShardCommand, ShardHandle, StoreCommand};
+use self::connections::Connections;
+use self::effects::{Applied, Letter, Wanted};
 
-#[derive(Debug)]
-pub(crate) struct NewQueue {
-    pub options: QueueOptions,
-    pub vhost: Arc<Vhost>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Call {
-    pub queue: QueueRef,
-    pub connection: ConnectionId,
-    pub channel: ChannelId,
-    /// For the answer if there is no such queue any more.
-    pub name: ShortString,
-    pub vhost: Arc<Vhost>,
-    pub command: Command,
-}
-
-/// How sessions reach a shard.
-#[derive(Debug)]
-pub(crate) struct ShardHandle {
-    pub mailbox: Mailbox<ShardCommand>,
-    /// Which slots of the shard's table are taken.
-    slots: Mutex<Slab<()>>,
-}
-
-impl ShardHandle {
-    pub(crate) fn new() -> Self {
-        Self { mailbox: Mailbox::default(), slots: Mutex::new(Slab::new()) }
-    }
-
-    /// Takes a free slot.
-    pub(crate) fn reserve_slot(&self) -> u32 {
-        let slot = self.slots.lock().unwrap_or_else(PoisonError::into_inner).insert(());
-        u32::try_from(slot).expect("four billion queues do not fit into memory")
-    }
-
-    fn free_slot(&self, slot: u32) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(slot as usize);
-    }
-}
+/// Queues found in the store whose names are not known yet.
+pub(crate) type RecoveredQueues = Arc<Mutex<HashMap<QueueId, RecoveredQueue>>>;
 
 struct Slot {
     queue: Queue,
     vhost: Arc<Vhost>,
+    /// Where its stored messages are.
+    index: QueueIndex,
     /// The deadline that `timers` knows.
     deadline: Option<u64>,
-}
-
-/// A connection as the shard sees it.
-struct Attached {
-    id: ConnectionId,
-    port: Arc<Port>,
-    /// What it gets at the end of the turn.
-    events: Vec<Event>,
-    /// Queues where it may have consumers or unacked messages.
-    queues: HashSet<QueueRef, RandomState>,
-    /// Bytes of its publishes that were processed in this turn.
-    processed: usize,
-    touched: bool,
-}
-
-#[derive(Default)]
-struct Connections {
-    slots: Vec<Option<Attached>>,
-    touched: Vec<u32>,
+    /// Why the queue does nothing any more.
+    stopped: Option<String>,
 }
 
 /// The state of a shard.
@@ -115,34 +53,51 @@ pub(crate) struct Shard {
     timers: BTreeSet<(u64, u32)>,
     /// Dead letters of this turn, for each shard.
     dead_letters: Vec<Vec<ShardCommand>>,
-    /// All shards, this one included.
-    shards: Vec<Arc<ShardHandle>>,
-    alarm: Arc<MemoryAlarm>,
-    ports: Arc<Ports>,
+    /// Dead letters that arrived in this turn: dropped when it is in the log.
+    arrived: Vec<Arc<Buried>>,
+    /// What queues ask the store for in this turn.
+    wanted: Vec<Wanted>,
+    /// What the store asks in this turn, answered when the turn is in the log.
+    store_commands: Vec<StoreCommand>,
+    /// Extents of queues that are gone.
+    removed: Vec<ExtentKey>,
+    turn: Turn,
+    /// What promises of this turn wait for beside its own records.
+    turn_lsn: Lsn,
+    parts: Parts,
     clock: Clock,
     now_ms: u64,
+}
+
+/// What all shards share.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    /// All shards.
+    pub shards: Vec<Arc<ShardHandle>>,
+    pub alarm: Arc<MemoryAlarm>,
+    pub ports: Arc<Ports>,
+    pub store: Arc<Store>,
+    pub recovered: RecoveredQueues,
 }
 
 impl Shard {
     /// Most commands of a turn: what was caused is handed on at least this often.
     const TURN_COMMANDS_MAX: usize = 4096;
 
-    pub(crate) fn new(
-        index: usize,
-        shards: Vec<Arc<ShardHandle>>,
-        alarm: Arc<MemoryAlarm>,
-        ports: Arc<Ports>,
-        clock: Clock,
-    ) -> Self {
+    pub(crate) fn new(index: usize, parts: Parts, clock: Clock) -> Self {
         Self {
-            handle: Arc::clone(&shards[index]),
+            handle: Arc::clone(&parts.shards[index]),
             queues: Vec::new(),
             connections: Connections::default(),
             timers: BTreeSet::new(),
-            dead_letters: shards.iter().map(|_| Vec::new()).collect(),
-            shards,
-            alarm,
-            ports,
+            dead_letters: parts.shards.iter().map(|_| Vec::new()).collect(),
+            arrived: Vec::new(),
+            wanted: Vec::new(),
+            store_commands: Vec::new(),
+            removed: Vec::new(),
+            turn: Turn::default(),
+            turn_lsn: Lsn::default(),
+            parts,
             clock,
             now_ms: clock.now_ms(),
         }
@@ -191,16 +146,50 @@ impl Shard {
         for command in commands {
             held += self.apply(command);
         }
-        for (shard, letters) in self.shards.iter().zip(&mut self.dead_letters) {
+        self.append();
+        for (shard, letters) in self.parts.shards.iter().zip(&mut self.dead_letters) {
             shard.mailbox.append(letters);
         }
-        self.alarm.add(held);
-        if self.alarm.is_due()
-            && let Some(raised) = self.alarm.check()
+        let alarm = &self.parts.alarm;
+        alarm.add(held);
+        if alarm.is_due()
+            && let Some(raised) = alarm.check()
         {
-            self.ports.tell_alarm(raised);
+            self.parts.ports.tell_alarm(Alarm::Memory, raised);
         }
-        self.connections.flush();
+        self.flush();
+        self.ask_store();
+        self.answer_store();
+    }
+
+    /// Appends the turn's records to the log.
+    fn append(&mut self) {
+        let queues = &mut self.queues;
+        let end = self.turn.append(&self.parts.store, |slot, placed| {
+            if let Some(Some(slot)) = queues.get_mut(slot as usize) {
+                placed.note(&mut slot.index);
+            }
+        });
+        if let Some(end) = end {
+            self.turn_lsn = self.turn_lsn.max(end);
+            self.parts.ports.hold_back_if_full(&self.parts.store);
+        }
+        self.arrived.clear();
+    }
+
+    /// Hands connections their events; what is promised follows when the log is durable.
+    fn flush(&mut self) {
+        let promises = self.connections.flush();
+        let lsn = std::mem::take(&mut self.turn_lsn);
+        if promises.is_empty() {
+            return;
+        }
+        let keep = move || {
+            for (port, mut events) in promises {
+                port.outbox.append(&mut events);
+            }
+        };
+        self.parts.store.when_durable(lsn, Box::new(keep));
     }
 
     /// Lets queues whose deadline has come act, each at most once in a turn.
@@ -209,7 +198,7 @@ impl Shard {
         let due: Vec<u32> = (self.timers.range(..=(self.now_ms, u32::MAX))).map(|(_, slot)| *slot).collect();
         for slot in due {
             if let Some(queue) = self.queues[slot as usize].as_ref().map(|slot| slot.queue.options().queue) {
-                held += self.apply_to_queue(queue, Command::Tick);
+                held += self.apply_to_queue(queue, Command::Tick, None);
             }
         }
         held
@@ -218,40 +207,24 @@ impl Shard {
     /// Applies a command; returns by how much it changed the memory that queues hold.
     fn apply(&mut self, command: ShardCommand) -> i64 {
         match command {
-            ShardCommand::Apply(queue, command) => {
-                if let Command::Publish(publish) = &command {
-                    self.connections.processed(publish.connection, publish.message.memory());
-                }
-                if self.find(queue).is_none() {
-                    self.connections.settle_for_missing(&command);
-                    return 0;
-                }
-                self.apply_to_queue(queue, command)
+            ShardCommand::Apply(queue, Command::Publish(publish)) => self.publish(queue, publish, None),
+            ShardCommand::Apply(queue, command) => self.apply_to_queue(queue, command, None),
+            ShardCommand::Share(queue, shared) => {
+                let (publish, body) = *shared;
+                self.publish(queue, publish, Some(&body))
             }
-            ShardCommand::Call(call) => {
-                if self.find(call.queue).is_none() {
-                    let label = Resource::Queue(call.name.as_bytes()).label(&call.vhost.name);
-                    let missing = Err(AmqpError::not_found(format!("no {label}")));
-                    self.connections.reply(call.connection, call.channel, missing);
-                    return 0;
-                }
-                if matches!(call.command, Command::Consume(_) | Command::Get(_))
-                    && let Some(attached) = self.connections.touch(call.connection)
-                {
-                    attached.queues.insert(call.queue);
-                }
-                self.apply_to_queue(call.queue, call.command)
+            ShardCommand::DeadLetter(queue, letter) => {
+                let (publish, buried) = *letter;
+                self.arrived.extend(buried);
+                self.publish(queue, publish, None)
             }
-            ShardCommand::Create(new) => {
-                let slot = new.options.queue.slot as usize;
-                if self.queues.len() <= slot {
-                    self.queues.resize_with(slot + 1, || None);
-                }
-                let queue = Queue::new(new.options, self.now_ms);
-                self.queues[slot] = Some(Slot { queue, vhost: new.vhost, deadline: None });
-                self.watch_deadline(slot);
+            ShardCommand::Forget(queue, gone) => {
+                self.forget(queue, gone);
                 0
             }
+            ShardCommand::Loaded(queue, loaded) => self.loaded(queue, *loaded),
+            ShardCommand::Call(call) => self.call(*call),
+            ShardCommand::Create(new) => self.create(*new),
             ShardCommand::Gone(connection, channel) => self.gone(connection, channel),
             ShardCommand::Attach(id, port) => {
                 self.connections.attach(id, port);
@@ -261,7 +234,78 @@ impl Shard {
                 self.connections.detach(id);
                 0
             }
+            ShardCommand::Store(command) => {
+                self.store_commands.push(command);
+                0
+            }
         }
+    }
+
+    fn publish(&mut self, queue: QueueRef, publish: Publish, shared: Option<&SharedBody>) -> i64 {
+        self.connections.processed(publish.connection, publish.message.memory());
+        match self.find(queue) {
+            None => self.connections.settle_for_missing(&publish),
+            Some(slot) if slot.stopped.is_some() => self.connections.refuse(&publish),
+            Some(_) => return self.apply_to_queue(queue, Command::Publish(publish), shared),
+        }
+        0
+    }
+
+    fn call(&mut self, call: Call) -> i64 {
+        let label = || Resource::Queue(call.name.as_bytes()).label(&call.vhost.name);
+        let refusal = match self.find(call.queue) {
+            None => Some(format!("no {}", label())),
+            // As RabbitMQ says of a queue whose process has failed for good (`rabbit_amqqueue:not_found_or_absent`).
+            Some(slot) if slot.stopped.is_some() && !matches!(call.command, Command::Delete { .. }) => {
+                Some(format!("{} process is stopped by supervisor", label()))
+            }
+            Some(_) => None,
+        };
+        if let Some(refusal) = refusal {
+            self.connections.reply(call.connection, call.channel, Err(AmqpError::not_found(refusal)));
+            return 0;
+        }
+        if matches!(call.command, Command::Consume(_) | Command::Get(_))
+            && let Some(attached) = self.connections.touch(call.connection)
+        {
+            attached.queues.insert(call.queue);
+        }
+        self.apply_to_queue(call.queue, call.command, None)
+    }
+
+    fn create(&mut self, new: NewQueue) -> i64 {
+        let reference = new.options.queue;
+        let id = reference.id;
+        let slot = new.options.queue.slot as usize;
+        if self.queues.len() <= slot {
+            self.queues.resize_with(slot + 1, || None);
+        }
+        let found = self.parts.recovered.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let is_restored = found.is_some();
+        let (queue, index, stopped) = match found {
+            None => (Queue::new(new.options, self.now_ms), QueueIndex::new(id), None),
+            Some(found) => {
+                let levels = found.index.counts().map(|(priority, count)| RestoredLevel {
+                    priority,
+                    messages: count.messages,
+                    bytes: count.bytes,
+                });
+                let restored = Restored {
+                    levels: levels.collect(),
+                    next_seq: found.next_seq,
+                    redelivered_below: found.redelivered_below,
+                };
+                (Queue::restore(new.options, self.now_ms, restored), found.index, found.damage)
+            }
+        };
+        self.queues[slot] = Some(Slot { queue, vhost: new.vhost, index, deadline: None, stopped: None });
+        match stopped {
+            Some(damage) => self.stop_queue(slot, damage),
+            // What is stored may have expired meanwhile.
+            None if is_restored => return self.apply_to_queue(reference, Command::Tick, None),
+            None => self.watch_deadline(slot),
+        }
+        0
     }
 
     fn find(&self, queue: QueueRef) -> Option<&Slot> {
@@ -269,35 +313,84 @@ impl Shard {
         (slot.queue.options().queue.id == queue.id).then_some(slot)
     }
 
-    fn apply_to_queue(&mut self, queue: QueueRef, command: Command) -> i64 {
+    fn apply_to_queue(&mut self, queue: QueueRef, command: Command, shared: Option<&SharedBody>) -> i64 {
+        if self.find(queue).is_none() {
+            return 0;
+        }
         let Some(slot) = &mut self.queues[queue.slot as usize] else { return 0 };
+        let asked_by = match &command {
+            Command::Delete { asked_by, .. } => asked_by.map(|(connection, _)| connection),
+            _ => None,
+        };
         let before = slot.queue.memory();
-        let mut turn = Turn { connections: &mut self.connections, letters: Vec::new(), deleted: false };
-        slot.queue.apply(self.now_ms, command, &mut turn);
-        let Turn { letters, deleted, .. } = turn;
+        let mut applied = Applied {
+            queue,
+            connections: &mut self.connections,
+            store: &self.parts.store,
+            turn: &mut self.turn,
+            index: &mut slot.index,
+            wanted: &mut self.wanted,
+            shared,
+            has_room: self.parts.alarm.has_room(),
+            letters: Vec::new(),
+            deleted: false,
+        };
+        slot.queue.apply(self.now_ms, command, &mut applied);
+        let Applied { letters, deleted, .. } = applied;
         let change = slot.queue.memory() as i64 - before as i64;
-        for (message, reason, target) in letters {
-            let queue = slot.queue.options().name.clone();
-            let letter = DeadLetter { message, reason, target, queue };
-            if let Some((message, queues)) = letter.route(&slot.vhost, self.now_ms) {
-                publish_dead_letter(&mut self.dead_letters, &message, &queues);
-            }
+        for letter in letters {
+            self.post(queue, letter);
         }
         if deleted {
-            self.remove(queue);
+            self.remove(queue, asked_by);
         } else {
             self.watch_deadline(queue.slot as usize);
         }
         change
     }
 
-    fn remove(&mut self, queue: QueueRef) {
+    /// Sends a dead letter where it goes.
+    fn post(&mut self, from: QueueRef, letter: Letter) {
+        let Some(slot) = &self.queues[from.slot as usize] else { return };
+        let Letter { message, reason, target, stored } = letter;
+        let queue = slot.queue.options().name.clone();
+        let letter = DeadLetter { message, reason, target, queue };
+        let routed = letter.route(&slot.vhost, self.now_ms).filter(|(_, queues)| !queues.is_empty());
+        match (routed, stored) {
+            (Some((message, queues)), stored) => {
+                let shard = &self.handle;
+                let buried =
+                    stored.map(|message| Arc::new(Buried { shard: Arc::clone(shard), queue: from, message }));
+                publish_dead_letter(&mut self.dead_letters, &message, &queues, buried.as_ref());
+            }
+            (None, Some(stored)) => self.forget(from, stored),
+            (None, None) => {}
+        }
+    }
+
+    fn forget(&mut self, queue: QueueRef, gone: Forgotten) {
+        if self.find(queue).is_none() {
+            return;
+        }
+        if let Some(slot) = &mut self.queues[queue.slot as usize] {
+            let Forgotten { seq, priority, persistent, body_len } = gone;
+            self.turn.forget(&mut slot.index, priority, seq, persistent, u64::from(body_len));
+        }
+    }
+
+    fn remove(&mut self, queue: QueueRef, asked_by: Option<ConnectionId>) {
         let Some(slot) = self.queues[queue.slot as usize].take() else { return };
         if let Some(deadline) = slot.deadline {
             self.timers.remove(&(deadline, queue.slot));
         }
-        // The name is free before anyone is told.
-        slot.vhost.remove_queue(&slot.queue.options().name, queue);
+        // The name is free before anyone is told, and whoever asked is told when that is durable.
+        if let Some(lsn) = slot.vhost.remove_queue(&slot.queue.options().name, queue) {
+            self.turn_lsn = self.turn_lsn.max(lsn);
+            if let Some(connection) = asked_by {
+                self.connections.promise_deletion(connection);
+            }
+        }
+        self.removed.extend(slot.index.into_removed());
         self.handle.free_slot(queue.slot);
     }
 
@@ -323,99 +416,158 @@ impl Shard {
         };
         let mut change = 0;
         for queue in concerned {
-            if self.find(queue).is_some() {
-                change += self.apply_to_queue(queue, Command::Gone { connection, channel });
-            }
+            change += self.apply_to_queue(queue, Command::Gone { connection, channel }, None);
         }
         change
     }
-}
 
-impl Connections {
-    fn attach(&mut self, id: ConnectionId, port: Arc<Port>) {
-        let slot = id.slot as usize;
-        if self.slots.len() <= slot {
-            self.slots.resize_with(slot + 1, || None);
-        }
-        let (events, queues) = (Vec::new(), HashSet::default());
-        self.slots[slot] = Some(Attached { id, port, events, queues, processed: 0, touched: false });
-    }
+    // ---- the store ---------------------------------------------------------------------------------------
 
-    fn detach(&mut self, id: ConnectionId) {
-        if let Some(slot) = self.slots.get_mut(id.slot as usize)
-            && slot.as_ref().is_some_and(|attached| attached.id == id)
-        {
-            *slot = None;
+    /// Asks for the messages that queues want, once the turn's own records have their places.
+    fn ask_store(&mut self) {
+        for wanted in std::mem::take(&mut self.wanted) {
+            self.ask(wanted);
         }
     }
 
-    fn touch(&mut self, id: ConnectionId) -> Option<&mut Attached> {
-        let attached = self.slots.get_mut(id.slot as usize)?.as_mut()?;
-        if attached.id != id {
-            return None;
+    fn ask(&mut self, Wanted { queue, priority, asked }: Wanted) {
+        let Some(slot) = self.find(queue) else { return };
+        let store = &self.parts.store;
+        let loads = match &asked {
+            Asked::Next { after, bytes } => {
+                store.plan(&slot.index, priority, *after, *bytes).into_iter().collect()
+            }
+            Asked::These(seqs) => store.plan_fetch(&slot.index, priority, seqs),
+        };
+        let handle = Arc::clone(&self.handle);
+        if loads.is_empty() {
+            let loaded = Loaded { priority, asked, result: Ok(Default::default()) };
+            handle.mailbox.push(ShardCommand::Loaded(queue, Box::new(loaded)));
+            return;
         }
-        if !attached.touched {
-            attached.touched = true;
-            self.touched.push(id.slot);
-        }
-        Some(attached)
+        store.load(loads, move |result| {
+            let loaded = Loaded { priority, asked, result };
+            handle.mailbox.push(ShardCommand::Loaded(queue, Box::new(loaded)));
+        });
     }
 
-    fn processed(&mut self, id: ConnectionId, bytes: usize) {
-        if let Some(attached) = self.touch(id) {
-            attached.processed += bytes;
+    /// Hands a queue the messages that were read, or asks again if they have moved or gone meanwhile.
+    fn loaded(&mut self, queue: QueueRef, loaded: Loaded) -> i64 {
+        if self.find(queue).is_none() {
+            return 0;
         }
-    }
-
-    fn event(&mut self, id: ConnectionId, event: Event) {
-        if let Some(attached) = self.touch(id) {
-            attached.events.push(event);
+        let Some(slot) = &mut self.queues[queue.slot as usize] else { return 0 };
+        let Loaded { priority, asked, result } = loaded;
+        let found = match result {
+            Ok(found) => found,
+            Err(LoadError::Moved) => {
+                self.wanted.push(Wanted { queue, priority, asked });
+                return 0;
+            }
+            Err(error) => {
+                self.stop_queue(queue.slot as usize, error.to_string());
+                return 0;
+            }
+        };
+        let last = found.last;
+        if matches!(asked, Asked::Next { .. }) {
+            slot.index.loaded(priority, &found);
         }
+        let index = &slot.index;
+        let live = found.messages.into_iter().filter(|message| index.has(priority, message.seq));
+        let messages: Vec<StoredMessage> = live
+            .map(|found| StoredMessage {
+                seq: found.seq,
+                at: found.at,
+                persistent: found.persistent,
+                message: found.message,
+            })
+            .collect();
+        let command = match asked {
+            // Everything in this stretch was gone: what follows?
+            Asked::Next { bytes, .. } if messages.is_empty() && last.is_some() => {
+                self.wanted.push(Wanted { queue, priority, asked: Asked::Next { after: last, bytes } });
+                return 0;
+            }
+            Asked::Next { .. } => Command::Loaded { priority, end: messages.is_empty(), messages },
+            Asked::These(asked) => Command::Fetched { priority, asked, messages },
+        };
+        self.apply_to_queue(queue, command, None)
     }
 
-    fn reply(&mut self, id: ConnectionId, channel: ChannelId, reply: Result<Reply, AmqpError>) {
-        self.event(id, Event::Reply(channel, reply));
+    /// A queue whose messages cannot be read does nothing any more; the others go on.
+    fn stop_queue(&mut self, index: usize, damage: String) {
+        let Some(slot) = &mut self.queues[index] else { return };
+        let (name, vhost) = (&slot.queue.options().name, &slot.vhost.name);
+        tracing::error!(
+            queue = %name, %vhost,
+            "the queue is stopped: {damage}; restore the data directory from a backup, or delete the queue"
+        );
+        slot.stopped = Some(damage);
     }
 
-    /// A deleted queue has nothing to lose: what comes too late for it counts as taken and dropped.
-    fn settle_for_missing(&mut self, command: &Command) {
-        let Command::Publish(publish) = command else { return };
-        match publish.tracking {
-            Tracking::None => {}
-            Tracking::Confirm(number) => self.accepted(publish.connection, publish.channel, number),
-            Tracking::Immediate(number) => {
-                let channel = publish.channel;
-                self.event(publish.connection, Event::Immediate { channel, number, taken: false });
+    fn answer_store(&mut self) {
+        for command in std::mem::take(&mut self.store_commands) {
+            match command {
+                StoreCommand::Snapshot { up_to, relocate, answer } => {
+                    // A store that is being stopped does not listen any more.
+                    drop(answer.send(self.snapshot(up_to, relocate)));
+                }
+                StoreCommand::Install(install, answer) => {
+                    self.install(&install);
+                    let _told = answer.send(());
+                }
+                StoreCommand::Removed(mut keys) => self.removed.append(&mut keys),
+                StoreCommand::Stop(answer) => drop(answer.send(self.undelivered())),
             }
         }
     }
 
-    fn accepted(&mut self, id: ConnectionId, channel: ChannelId, number: u64) {
-        let Some(attached) = self.touch(id) else { return };
-        if let Some(Event::Settled { channel: same, last, accepted: true, .. }) = attached.events.last_mut()
-            && *same == channel
-            && *last + 1 == number
-        {
-            *last = number;
-            return;
+    fn snapshot(&mut self, up_to: Lsn, relocate: Option<u32>) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        snapshot.removed(std::mem::take(&mut self.removed));
+        for slot in self.queues.iter_mut().flatten() {
+            slot.index.snapshot(up_to, relocate, &mut snapshot);
         }
-        attached.events.push(Event::Settled { channel, first: number, last: number, accepted: true });
+        snapshot
     }
 
-    /// Hands every touched connection its events.
-    fn flush(&mut self) {
-        for slot in self.touched.drain(..) {
-            let Some(attached) = &mut self.slots[slot as usize] else { continue };
-            attached.touched = false;
-            attached.port.processed(std::mem::take(&mut attached.processed));
-            attached.port.outbox.append(&mut attached.events);
+    fn install(&mut self, install: &warren_store::Install) {
+        for slot in self.queues.iter_mut().flatten() {
+            slot.index.install(install);
         }
+        let shards = self.parts.shards.len() as u64;
+        let own =
+            self.parts.shards.iter().position(|shard| Arc::ptr_eq(shard, &self.handle)).unwrap_or(0) as u64;
+        let known: BTreeSet<QueueId> = self.queue_ids().map(|(id, _)| id).collect();
+        self.removed.extend(install.orphans(|queue| queue.0 % shards != own || known.contains(&queue)));
+        for (queue, damage) in &install.damaged {
+            let found = self.queue_ids().find(|(id, _)| id == queue).map(|(_, slot)| slot);
+            if let Some(slot) = found {
+                self.stop_queue(slot, damage.clone());
+            }
+        }
+    }
+
+    fn queue_ids(&self) -> impl Iterator<Item = (QueueId, usize)> + '_ {
+        let slots = self.queues.iter().enumerate();
+        slots.filter_map(|(at, slot)| Some((slot.as_ref()?.queue.options().queue.id, at)))
+    }
+
+    fn undelivered(&self) -> Vec<(QueueId, u64)> {
+        let queues = self.queues.iter().flatten().filter(|slot| slot.queue.options().durable);
+        queues.map(|slot| (slot.queue.options().queue.id, slot.queue.undelivered_from())).collect()
     }
 }
 
 /// Hands a dead letter to its queues, which take it in a later turn: a circle of queues cannot keep a shard in
 /// one turn for ever.
-fn publish_dead_letter(batches: &mut [Vec<ShardCommand>], message: &Message, queues: &[QueueRef]) {
+fn publish_dead_letter(
+    batches: &mut [Vec<ShardCommand>],
+    message: &Message,
+    queues: &[QueueRef],
+    buried: Option<&Arc<Buried>>,
+) {
     for queue in queues {
         let publish = Publish {
             connection: ConnectionId::NONE,
@@ -423,57 +575,21 @@ fn publish_dead_letter(batches: &mut [Vec<ShardCommand>], message: &Message, que
             tracking: Tracking::None,
             message: message.clone(),
         };
-        batches[usize::from(queue.shard)].push(ShardCommand::Apply(*queue, Command::Publish(publish)));
-    }
-}
-
-/// The effects of a command go straight to the connections.
-struct Turn<'a> {
-    connections: &'a mut Connections,
-    letters: Vec<(Message, DeathReason, DeadLetterTarget)>,
-    deleted: bool,
-}
-
-impl Effects for Turn<'_> {
-    fn deliver(&mut self, connection: ConnectionId, delivery: Delivery) {
-        self.connections.event(connection, Event::Deliver(delivery));
-    }
-
-    fn reply(&mut self, connection: ConnectionId, channel: ChannelId, reply: Result<Reply, AmqpError>) {
-        self.connections.reply(connection, channel, reply);
-    }
-
-    fn accepted(&mut self, connection: ConnectionId, channel: ChannelId, number: u64) {
-        self.connections.accepted(connection, channel, number);
-    }
-
-    fn refused(&mut self, connection: ConnectionId, channel: ChannelId, number: u64) {
-        let event = Event::Settled { channel, first: number, last: number, accepted: false };
-        self.connections.event(connection, event);
-    }
-
-    fn dead_letter(&mut self, message: Message, reason: DeathReason, target: &DeadLetterTarget) {
-        self.letters.push((message, reason, target.clone()));
-    }
-
-    fn immediate(&mut self, connection: ConnectionId, channel: ChannelId, number: u64, taken: bool) {
-        self.connections.event(connection, Event::Immediate { channel, number, taken });
-    }
-
-    fn consumer_cancelled(&mut self, connection: ConnectionId, channel: ChannelId, consumer: ConsumerId) {
-        self.connections.event(connection, Event::ConsumerCancelled(channel, consumer));
-    }
-
-    fn deleted(&mut self) {
-        self.deleted = true;
+        let letter = Box::new((publish, buried.cloned()));
+        batches[usize::from(queue.shard)].push(ShardCommand::DeadLetter(*queue, letter));
     }
 }
 
 /// Numbers queues.
-#[derive(Debug, Default)]
-pub(crate) struct QueueIds(std::sync::atomic::AtomicU64);
+#[derive(Debug)]
+pub(crate) struct QueueIds(AtomicU64);
 
 impl QueueIds {
+    /// Begins with this number.
+    pub(crate) fn starting_at(first: u64) -> Self {
+        Self(first.into())
+    }
+
     pub(crate) fn next(&self) -> QueueId {
         QueueId(self.0.fetch_add(1, Ordering::Relaxed))
     }

@@ -1,24 +1,24 @@
 //! Declaring, deleting and binding: what names stand for in a virtual host.
+//!
+//! Each operation returns up to where the journal must be durable before the client is answered. That includes
+//! what others have recorded where the answer tells of it: that something is there already, or gone already.
 
-use warren_queue::{QueueOptions, Settings};
 use warren_router::{
-    ALTERNATE_EXCHANGE, BindError, Binding, Declared, DeleteExchangeError, Destination, ExchangeDefinition,
-    ExchangeKind, Inequivalent,
+    ALTERNATE_EXCHANGE, BindError, Binding, Bound, Declared, DeleteExchangeError, Destination,
+    ExchangeDefinition, ExchangeKind, Inequivalent,
 };
+use warren_store::Lsn;
 use warren_types::session::{Bind, BindTarget, ExchangeDeclare, QueueDeclare};
 use warren_types::{AmqpError, ConnectionId, FieldTable, FieldValue, QueueRef, ShortString};
 
 use crate::auth::{Access, Resource};
 use crate::broker::Broker;
+use crate::changes::Changes;
 use crate::direct_reply::ADDRESS_PREFIX;
 use crate::equivalence::{check_arguments, check_flag};
 use crate::place::Place;
 use crate::queue_arguments;
-use crate::shard::{NewQueue, ShardCommand};
-use crate::vhost::QueueEntry;
-
-/// Names that only the server may create.
-const RESERVED_PREFIX: &[u8] = b"amq.";
+use crate::vhost::{QueueDefinition, QueueEntry, RESERVED_PREFIX, Tables};
 
 /// Longest prefix that a client may choose for server-named queues, in bytes.
 const NAME_PREFIX_LEN_MAX: usize = 64;
@@ -40,7 +40,7 @@ fn check_not_default(name: &[u8]) -> Result<(), AmqpError> {
 
 // ---- exchanges -------------------------------------------------------------------------------------------
 
-pub(crate) fn declare_exchange(place: &Place, declare: ExchangeDeclare) -> Result<(), AmqpError> {
+pub(crate) fn declare_exchange(place: &Place, declare: ExchangeDeclare) -> Result<Lsn, AmqpError> {
     let resource = Resource::Exchange(declare.name.as_bytes());
     if declare.passive {
         check_not_default(declare.name.as_bytes())?;
@@ -48,7 +48,7 @@ pub(crate) fn declare_exchange(place: &Place, declare: ExchangeDeclare) -> Resul
         return tables
             .router
             .exchange(declare.name.as_bytes())
-            .map(|_| ())
+            .map(|exchange| tables.recorded_if(exchange.durable))
             .ok_or_else(|| place.not_found(resource));
     }
     let kind = ExchangeKind::parse(declare.kind.as_bytes())
@@ -64,15 +64,24 @@ pub(crate) fn declare_exchange(place: &Place, declare: ExchangeDeclare) -> Resul
         internal: declare.internal,
         arguments: declare.arguments,
     };
-    place.vhost.change(|tables| {
+    let ((), recorded) = place.change(|tables, changes| {
         if tables.router.exchange(declare.name.as_bytes()).is_none() {
             check_name("exchange", declare.name.as_bytes())?;
         }
-        match tables.router.declare_exchange(definition) {
-            Ok(Declared::New | Declared::Existing) => Ok(()),
+        match tables.router.declare_exchange(definition.clone()) {
+            Ok(_) if !definition.durable => Ok(()),
+            Ok(Declared::New) => {
+                changes.put(&place.vhost.exchange_row(&definition));
+                Ok(())
+            }
+            Ok(Declared::Existing) => {
+                changes.rely_on_earlier();
+                Ok(())
+            }
             Err(difference) => Err(exchange_differs(place, resource, &difference)),
         }
-    })
+    })?;
+    Ok(recorded)
 }
 
 fn check_alternate(place: &Place, declare: &ExchangeDeclare) -> Result<(), AmqpError> {
@@ -95,7 +104,7 @@ fn exchange_differs(place: &Place, resource: Resource<'_>, difference: &Inequiva
     AmqpError::precondition_failed(format!("inequivalent arg '{argument}' for {label}: {difference}"))
 }
 
-pub(crate) fn delete_exchange(place: &Place, name: &[u8], if_unused: bool) -> Result<(), AmqpError> {
+pub(crate) fn delete_exchange(place: &Place, name: &[u8], if_unused: bool) -> Result<Lsn, AmqpError> {
     check_not_default(name)?;
     let resource = Resource::Exchange(name);
     if name.starts_with(RESERVED_PREFIX) {
@@ -103,43 +112,72 @@ pub(crate) fn delete_exchange(place: &Place, name: &[u8], if_unused: bool) -> Re
         return Err(AmqpError::access_refused(format!("deletion of system {label} not allowed")));
     }
     place.check(Access::Configure, resource)?;
-    place.vhost.change(|tables| match tables.router.delete_exchange(name, if_unused) {
-        Ok(_) | Err(DeleteExchangeError::NotFound) => Ok(()),
-        Err(DeleteExchangeError::InUse) => {
-            Err(AmqpError::precondition_failed(format!("{} in use", place.label(resource))))
+    let ((), recorded) = place.change(|tables, changes| {
+        let exchange = tables.router.exchange(name).cloned();
+        match tables.router.delete_exchange(name, if_unused) {
+            Ok(mut removed) => {
+                removed.exchanges.extend(exchange);
+                place.vhost.record_removed(tables, &removed, changes);
+                Ok(())
+            }
+            Err(DeleteExchangeError::NotFound) => {
+                changes.rely_on_earlier();
+                Ok(())
+            }
+            Err(DeleteExchangeError::InUse) => {
+                Err(AmqpError::precondition_failed(format!("{} in use", place.label(resource))))
+            }
+            Err(error @ DeleteExchangeError::DefaultExchange) => {
+                Err(AmqpError::access_refused(error.to_string()))
+            }
         }
-        Err(error @ DeleteExchangeError::DefaultExchange) => {
-            Err(AmqpError::access_refused(error.to_string()))
-        }
-    })
+    })?;
+    Ok(recorded)
 }
 
 // ---- bindings --------------------------------------------------------------------------------------------
 
-pub(crate) fn bind(place: &Place, bind: Bind) -> Result<(), AmqpError> {
+pub(crate) fn bind(place: &Place, bind: Bind) -> Result<Lsn, AmqpError> {
     let binding = check_binding(place, bind)?;
-    place.vhost.change(|tables| {
+    let ((), recorded) = place.change(|tables, changes| {
         check_binding_owner(place, tables, &binding)?;
         match tables.router.bind(binding.clone()) {
-            Ok(_) => Ok(()),
+            Ok(_) if !tables.is_durable(&binding) => Ok(()),
+            Ok(Bound::New) => {
+                changes.put(&place.vhost.binding_row(&binding));
+                Ok(())
+            }
+            Ok(Bound::Existing) => {
+                changes.rely_on_earlier();
+                Ok(())
+            }
             Err(BindError::NoSource) => Err(place.not_found(Resource::Exchange(binding.source.as_bytes()))),
             Err(BindError::NoDestination) => Err(place.not_found(destination(&binding))),
             Err(BindError::InvalidArgument(error)) => Err(AmqpError::precondition_failed(error.to_string())),
             Err(error @ BindError::DefaultExchange) => Err(AmqpError::access_refused(error.to_string())),
         }
-    })
+    })?;
+    Ok(recorded)
 }
 
 /// What is missing is unbound already.
-pub(crate) fn unbind(place: &Place, bind: Bind) -> Result<(), AmqpError> {
+pub(crate) fn unbind(place: &Place, bind: Bind) -> Result<Lsn, AmqpError> {
     let binding = check_binding(place, bind)?;
-    place.vhost.change(|tables| {
+    let ((), recorded) = place.change(|tables, changes| {
         check_binding_owner(place, tables, &binding)?;
         match tables.router.unbind(&binding) {
-            Ok(_) => Ok(()),
+            Ok(removed) if removed.is_empty() => {
+                changes.rely_on_earlier();
+                Ok(())
+            }
+            Ok(removed) => {
+                place.vhost.record_removed(tables, &removed, changes);
+                Ok(())
+            }
             Err(error) => Err(AmqpError::access_refused(error.to_string())),
         }
-    })
+    })?;
+    Ok(recorded)
 }
 
 /// Permissions and names, in the order of `rabbit_channel:binding_action_with_checks/10`.
@@ -162,11 +200,7 @@ fn check_binding(place: &Place, bind: Bind) -> Result<Binding, AmqpError> {
     Ok(binding)
 }
 
-fn check_binding_owner(
-    place: &Place,
-    tables: &crate::vhost::Tables,
-    binding: &Binding,
-) -> Result<(), AmqpError> {
+fn check_binding_owner(place: &Place, tables: &Tables, binding: &Binding) -> Result<(), AmqpError> {
     match &binding.destination {
         Destination::Queue(name) => match tables.queues.get(name) {
             Some(entry) => place.check_owner(name.as_bytes(), entry.owner),
@@ -191,6 +225,8 @@ pub(crate) struct DeclaredQueue {
     pub name: ShortString,
     pub queue: QueueRef,
     pub is_new: bool,
+    /// Up to where the journal must be durable before the client is answered.
+    pub recorded: Lsn,
 }
 
 pub(crate) fn declare_queue(
@@ -199,8 +235,10 @@ pub(crate) fn declare_queue(
     declare: &QueueDeclare,
 ) -> Result<DeclaredQueue, AmqpError> {
     if declare.passive {
-        let queue = place.queue(declare.name.as_bytes())?;
-        return Ok(DeclaredQueue { name: declare.name.clone(), queue, is_new: false });
+        let tables = place.vhost.read();
+        let entry = place.find_queue(&tables, declare.name.as_bytes())?;
+        let (queue, recorded) = (entry.queue, tables.recorded_if(entry.durable));
+        return Ok(DeclaredQueue { name: declare.name.clone(), queue, is_new: false, recorded });
     }
     let name = match declare.name.is_empty() {
         true => generate_name(declare)?,
@@ -210,26 +248,45 @@ pub(crate) fn declare_queue(
         check_name("queue", name.as_bytes())?;
     }
     place.check(Access::Configure, Resource::Queue(name.as_bytes()))?;
-    place.vhost.change(|tables| {
+    let ((queue, is_new), recorded) = place.change(|tables, changes| {
         if let Some(entry) = tables.queues.get(&name) {
             check_same(place, &name, entry, declare)?;
-            return Ok(DeclaredQueue { name, queue: entry.queue, is_new: false });
+            if entry.durable {
+                changes.rely_on_earlier();
+            }
+            return Ok((entry.queue, false));
         }
-        check_dead_letter_exchange(place, &name, &declare.arguments)?;
-        let label = place.label(Resource::Queue(name.as_bytes()));
-        let settings = queue_arguments::parse(&declare.arguments, &label)?;
-        let queue = create(place, broker, &name, declare.auto_delete, settings);
-        tables.router.add_queue(&name, queue);
-        let entry = QueueEntry {
-            queue,
-            durable: is_durable(declare),
-            auto_delete: declare.auto_delete,
-            owner: owner(place, declare),
-            arguments: declare.arguments.clone(),
-        };
-        tables.queues.insert(name.clone(), entry);
-        Ok(DeclaredQueue { name, queue, is_new: true })
-    })
+        Ok((create_queue(place, broker, &name, declare, tables, changes)?, true))
+    })?;
+    Ok(DeclaredQueue { name, queue, is_new, recorded })
+}
+
+fn create_queue(
+    place: &Place,
+    broker: &Broker,
+    name: &ShortString,
+    declare: &QueueDeclare,
+    tables: &mut Tables,
+    changes: &mut Changes,
+) -> Result<QueueRef, AmqpError> {
+    check_dead_letter_exchange(place, name, &declare.arguments)?;
+    let label = place.label(Resource::Queue(name.as_bytes()));
+    let definition = QueueDefinition {
+        id: broker.queue_ids.next(),
+        name: name.clone(),
+        durable: is_durable(declare),
+        auto_delete: declare.auto_delete,
+        owner: owner(place, declare),
+        settings: queue_arguments::parse(&declare.arguments, &label)?,
+        arguments: declare.arguments.clone(),
+    };
+    let queue = place.vhost.add_queue(tables, &broker.shards, definition);
+    if let Some(entry) = tables.queues.get(name)
+        && entry.durable
+    {
+        changes.put(&place.vhost.queue_row(name, entry));
+    }
+    Ok(queue)
 }
 
 /// A name that starts as the client asked (`x-name-prefix`) or with `amq.gen-`.
@@ -290,23 +347,4 @@ fn check_dead_letter_exchange(
             place.label(resource)
         ))),
     }
-}
-
-/// Puts the queue on a shard. Its creation is in the shard's mailbox before the name can be found.
-fn create(
-    place: &Place,
-    broker: &Broker,
-    name: &ShortString,
-    auto_delete: bool,
-    settings: Settings,
-) -> QueueRef {
-    let id = broker.queue_ids.next();
-    let shard = (id.0 % broker.shards.len() as u64) as u16;
-    let handle = &broker.shards[usize::from(shard)];
-    let queue = QueueRef { id, shard, slot: handle.reserve_slot() };
-    let options =
-        QueueOptions { queue, name: name.clone(), vhost: place.vhost.name.clone(), auto_delete, settings };
-    let new = NewQueue { options, vhost: std::sync::Arc::clone(&place.vhost) };
-    handle.mailbox.push(ShardCommand::Create(Box::new(new)));
-    queue
 }

@@ -45,6 +45,8 @@ pub struct Config {
     pub anonymous_login_user: Option<String>,
     /// When publishers must wait (`vm_memory_high_watermark.*`).
     pub memory_high_watermark: Watermark,
+    /// Free disk space, in bytes, below which publishers must wait (`disk_free_limit.*`).
+    pub disk_free_limit: u64,
     /// Name of the cluster, told to clients (`cluster_name`).
     pub cluster_name: Option<String>,
     /// What is logged (`log.console.level`).
@@ -116,6 +118,7 @@ impl Default for Config {
             loopback_users: BTreeMap::from([("guest".to_owned(), true)]),
             anonymous_login_user: Some("guest".to_owned()),
             memory_high_watermark: Watermark::Relative(0.6),
+            disk_free_limit: 50_000_000,
             cluster_name: None,
             log_level: LogLevel::Info,
         }

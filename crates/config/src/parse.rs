@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{Config, Listener, LogLevel, Watermark, value};
+use crate::{Config, Listener, LogLevel, Watermark, memory, value};
 
 /// A line of the configuration cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +76,14 @@ fn set(config: &mut Config, key: &str, value: &str) -> Result<(), String> {
         }
         "vm_memory_high_watermark.absolute" => {
             config.memory_high_watermark = Watermark::Absolute(value::bytes(value)?);
+        }
+        "disk_free_limit.absolute" => config.disk_free_limit = value::bytes(value)?,
+        "disk_free_limit.relative" => {
+            let factor: f64 = value::number(value)?;
+            if factor.is_nan() || factor < 0.0 {
+                return Err(format!("{value} is not a factor of the memory, such as 1.5"));
+            }
+            config.disk_free_limit = (memory::total_bytes() as f64 * factor) as u64;
         }
         "cluster_name" => config.cluster_name = Some(value.to_owned()),
         "log.console" => {
@@ -170,6 +178,7 @@ mod tests {
              loopback_users.guest = false\n\
              default_pass = 'a # b'\n\
              vm_memory_high_watermark.absolute = 2GiB\n\
+             disk_free_limit.absolute = 1GB\n\
              log.console.level = warning\n",
         )
         .expect("it is right");
@@ -181,6 +190,7 @@ mod tests {
         assert!(config.loopback_users().is_empty());
         assert_eq!(config.default_pass, "a # b");
         assert_eq!(config.memory_limit(), 2 << 30);
+        assert_eq!(config.disk_free_limit, 1_000_000_000);
         assert_eq!(config.log_level, LogLevel::Warning);
     }
 

@@ -23,6 +23,7 @@ const TURN: u64 = 1000;
 /// What comes out of a queue, counted.
 #[derive(Default)]
 struct Counts {
+    store: warren_testkit::MemoryStore,
     deliveries: Vec<(ConnectionId, Delivery)>,
     accepted: u64,
     replies: u64,
@@ -38,19 +39,28 @@ impl Effects for Counts {
         black_box(reply).expect("everything in this file is allowed");
     }
 
-    fn accepted(&mut self, _: ConnectionId, _: ChannelId, number: u64) {
+    fn accepted(&mut self, _: ConnectionId, _: ChannelId, number: u64, _: bool) {
         self.accepted = number;
     }
 
     fn refused(&mut self, _: ConnectionId, _: ChannelId, _: u64) {}
 
-    fn dead_letter(&mut self, _: Message, _: DeathReason, _: &DeadLetterTarget) {}
+    fn dead_letter(
+        &mut self,
+        _: Message,
+        _: DeathReason,
+        _: &DeadLetterTarget,
+        _: Option<warren_queue::Forgotten>,
+    ) {
+    }
 
     fn immediate(&mut self, _: ConnectionId, _: ChannelId, _: u64, _: bool) {}
 
     fn consumer_cancelled(&mut self, _: ConnectionId, _: ChannelId, _: ConsumerId) {}
 
     fn deleted(&mut self) {}
+
+    warren_testkit::store_effects!();
 }
 
 fn queue() -> Queue {
@@ -58,6 +68,7 @@ fn queue() -> Queue {
         queue: QueueRef { id: QueueId(0), shard: 0, slot: 0 },
         name: ShortString::new(b"queue").expect("it is short"),
         vhost: Arc::from("/"),
+        durable: false,
         auto_delete: false,
         settings: Settings::default(),
     };

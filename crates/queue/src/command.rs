@@ -63,6 +63,24 @@ pub enum Command {
         /// Where the answer goes.
         channel: ChannelId,
     },
+    /// Messages that were asked for with [`Effects::load`].
+    Loaded {
+        /// Their priority.
+        priority: u8,
+        /// In order, without those that are gone; at least one unless `end`.
+        messages: Vec<StoredMessage>,
+        /// There are no more.
+        end: bool,
+    },
+    /// Messages that were asked for with [`Effects::fetch`].
+    Fetched {
+        /// Their priority.
+        priority: u8,
+        /// The numbers asked for, in rising order.
+        asked: Vec<u64>,
+        /// Those that there are, in rising order.
+        messages: Vec<StoredMessage>,
+    },
     /// Delete the queue.
     Delete {
         /// Who asks and where the answer goes; none if the queue goes with its owner.
@@ -126,6 +144,32 @@ pub struct NewConsumer {
     pub priority: i64,
 }
 
+/// A message as the store has it.
+#[derive(Debug, Clone)]
+pub struct StoredMessage {
+    /// Its number in the queue.
+    pub seq: u64,
+    /// When it came, in milliseconds of the queue's clock.
+    pub at: u64,
+    /// Whether it survives a restart.
+    pub persistent: bool,
+    /// The message.
+    pub message: Message,
+}
+
+/// A stored message that is not in the queue any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Its number in the queue.
+    pub seq: u64,
+    /// Its priority.
+    pub priority: u8,
+    /// Whether it would survive a restart.
+    pub persistent: bool,
+    /// Bytes of its body.
+    pub body_len: u32,
+}
+
 /// Where the consequences of a command go.
 pub trait Effects {
     /// A message goes to a consumer.
@@ -134,14 +178,22 @@ pub trait Effects {
     /// A channel's pending call is answered.
     fn reply(&mut self, connection: ConnectionId, channel: ChannelId, reply: Result<Reply, AmqpError>);
 
-    /// The queue is responsible for the message with this publish number.
-    fn accepted(&mut self, connection: ConnectionId, channel: ChannelId, number: u64);
+    /// The queue is responsible for the message with this publish number: at once, or if `durable` as soon as
+    /// everything is durable that was stored so far.
+    fn accepted(&mut self, connection: ConnectionId, channel: ChannelId, number: u64, durable: bool);
 
     /// The queue refuses the message with this publish number.
     fn refused(&mut self, connection: ConnectionId, channel: ChannelId, number: u64);
 
-    /// A message died in the queue, which has a place for dead letters.
-    fn dead_letter(&mut self, message: Message, reason: DeathReason, target: &DeadLetterTarget);
+    /// A message died in the queue, which has a place for dead letters. If it is stored, it is to be forgotten once
+    /// it is safe in that place.
+    fn dead_letter(
+        &mut self,
+        message: Message,
+        reason: DeathReason,
+        target: &DeadLetterTarget,
+        stored: Option<Forgotten>,
+    );
 
     /// What became of an immediate message.
     fn immediate(&mut self, connection: ConnectionId, channel: ChannelId, number: u64, taken: bool);
@@ -151,4 +203,24 @@ pub trait Effects {
 
     /// The queue is gone: no further command may be applied.
     fn deleted(&mut self);
+
+    /// The store takes a message, which came at `at` milliseconds; it must survive a restart if `persistent`.
+    fn store(&mut self, seq: u64, priority: u8, at: u64, message: &Message, persistent: bool);
+
+    /// A stored message is not in the queue any more.
+    fn forget(&mut self, gone: Forgotten);
+
+    /// No stored message of this priority up to number `last` is in the queue any more, except for some, in rising
+    /// order.
+    fn forget_all(&mut self, priority: u8, last: u64, except: &[u64]);
+
+    /// Read the stored messages of this priority that follow number `after`, about so many bytes of them, and apply
+    /// [`Command::Loaded`].
+    fn load(&mut self, priority: u8, after: Option<u64>, bytes: usize);
+
+    /// Read these stored messages, in rising order, and apply [`Command::Fetched`].
+    fn fetch(&mut self, priority: u8, seqs: &[u64]);
+
+    /// Whether there is memory for more resident messages than the few that every queue may have.
+    fn room(&self) -> bool;
 }

@@ -143,6 +143,16 @@ impl Consumers {
         }
     }
 
+    /// Whether [`Consumers::next`] would find one that acknowledges nothing.
+    pub(crate) fn next_is_no_ack(&self) -> bool {
+        let takes = |slot: &usize| self.slots[*slot].as_ref().filter(|consumer| consumer.can_take());
+        let next = match &self.line {
+            Some(line) => line.front().and_then(takes),
+            None => self.rounds.iter().find_map(|(_, round)| round.iter().find_map(takes)),
+        };
+        next.is_some_and(|consumer| consumer.new.no_ack)
+    }
+
     /// Whether [`Consumers::next`] would find one.
     pub(crate) fn any_can_take(&self) -> bool {
         let can_take = |slot: &usize| self.slots[*slot].as_ref().is_some_and(Consumer::can_take);

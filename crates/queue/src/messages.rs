@@ -1,9 +1,11 @@
 //! The messages of a queue that are ready: by priority, and among equals those that came back before those
-//! never delivered.
+//! never delivered, and of these the resident before those that only the store has.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use warren_types::Message;
+
+use crate::command::Forgotten;
 
 /// The time of messages that do not expire.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -12,15 +14,51 @@ pub(crate) const NEVER: u64 = u64::MAX;
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     /// Place in the queue: rises with every message accepted.
-    pub position: u64,
+    pub seq: u64,
+    /// When it came, in milliseconds of the queue's clock.
+    pub at: u64,
     /// When it expires, in milliseconds of the queue's clock, or [`NEVER`].
     pub expires_at: u64,
+    /// Bytes of its body.
+    pub body_len: u32,
     /// Its priority, at most the queue's highest.
     pub priority: u8,
     /// Whether it was delivered before.
     pub redelivered: bool,
-    /// The message.
-    pub message: Message,
+    /// Whether the store has it.
+    pub stored: bool,
+    /// Whether it survives a restart.
+    pub persistent: bool,
+    /// The message; none while only the store has it.
+    pub message: Option<Message>,
+}
+
+impl Entry {
+    /// What an entry takes in memory without its message, in bytes.
+    const OVERHEAD: usize = 64;
+
+    /// Bytes of memory, by estimate.
+    pub(crate) fn memory(&self) -> usize {
+        self.message.as_ref().map_or(Self::OVERHEAD, Message::memory)
+    }
+
+    /// The entry and its message, if that is resident.
+    pub(crate) fn with_message(self) -> Option<(Self, Message)> {
+        let message = self.message.clone()?;
+        Some((self, message))
+    }
+
+    pub(crate) fn forgotten(&self) -> Forgotten {
+        let Self { seq, priority, persistent, body_len, .. } = *self;
+        Forgotten { seq, priority, persistent, body_len }
+    }
+}
+
+/// Messages that only the store has, behind all that are resident.
+#[derive(Debug, Default, Clone, Copy)]
+struct Paged {
+    messages: u64,
+    bytes: u64,
 }
 
 /// Messages of one priority.
@@ -30,7 +68,16 @@ pub(crate) struct Entry {
 #[derive(Debug, Default)]
 struct Level {
     fresh: VecDeque<Entry>,
+    /// Memory of `fresh`, in bytes.
+    fresh_memory: usize,
     returned: BTreeMap<u64, Entry>,
+    paged: Paged,
+    /// The last message that was ever in `fresh`: what is paged out comes after it.
+    resident_up_to: Option<u64>,
+    /// Paged messages were asked for.
+    loading: bool,
+    /// Messages of `returned`, or that are to be buried, were asked for.
+    fetching: bool,
 }
 
 impl Level {
@@ -38,23 +85,48 @@ impl Level {
     const CAPACITY_KEPT: usize = 64;
 
     fn is_empty(&self) -> bool {
-        self.fresh.is_empty() && self.returned.is_empty()
+        self.fresh.is_empty() && self.returned.is_empty() && self.paged.messages == 0
     }
 
+    /// Whether nothing is known of it that could still be of use.
+    fn is_idle(&self) -> bool {
+        self.is_empty() && !self.loading && !self.fetching
+    }
+
+    /// The first message, if it is resident.
     fn first(&self) -> Option<&Entry> {
-        self.returned.first_key_value().map(|(_, entry)| entry).or_else(|| self.fresh.front())
+        let first = self.returned.first_key_value().map(|(_, entry)| entry).or_else(|| self.fresh.front());
+        first.filter(|entry| entry.message.is_some())
     }
 
+    /// Takes the first message, if it is resident.
     fn pop(&mut self) -> Option<Entry> {
+        self.first()?;
         if let Some((_, entry)) = self.returned.pop_first() {
             return Some(entry);
         }
         let entry = self.fresh.pop_front()?;
+        self.fresh_memory -= entry.memory();
         if self.fresh.capacity() > 4 * self.fresh.len().max(Self::CAPACITY_KEPT) {
             self.fresh.shrink_to(2 * self.fresh.len().max(Self::CAPACITY_KEPT));
         }
         Some(entry)
     }
+
+    fn push(&mut self, entry: Entry) {
+        self.resident_up_to = Some(entry.seq);
+        self.fresh_memory += entry.memory();
+        self.fresh.push_back(entry);
+    }
+}
+
+/// What a level wants of the store.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Paged messages after a number, about so many bytes.
+    Load { priority: u8, after: Option<u64>, bytes: usize },
+    /// Returned messages, in rising order.
+    Fetch { priority: u8, seqs: Vec<u64> },
 }
 
 /// All ready messages. A priority costs nothing unless there are messages of it.
@@ -66,9 +138,23 @@ pub(crate) struct Ready {
     higher: BTreeMap<u8, Level>,
     len: usize,
     body_bytes: u64,
+    /// Memory of what is resident, in bytes.
+    memory: usize,
 }
 
 impl Ready {
+    /// Below so much resident memory of a level, paged messages are loaded while somebody wants them, in bytes.
+    const LOW: usize = 128 * 1024;
+
+    /// How much is loaded at a time while somebody wants messages, in bytes.
+    const LOAD: usize = 256 * 1024;
+
+    /// How much is loaded if nobody does, in bytes: the first message must be resident, since it may expire.
+    const LOAD_IDLE: usize = 4 * 1024;
+
+    /// Most returned messages that are fetched at a time.
+    pub(crate) const FETCH_MAX: usize = 64;
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -82,32 +168,156 @@ impl Ready {
         self.body_bytes
     }
 
-    /// Appends a message.
+    /// Memory of what is resident, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// Whether messages of this priority are paged out, so that those behind them must be too.
+    pub(crate) fn is_paged(&self, priority: u8) -> bool {
+        self.find(priority).is_some_and(|level| level.paged.messages > 0)
+    }
+
+    /// Appends a resident message.
     pub(crate) fn push(&mut self, entry: Entry) {
         self.count(&entry);
-        self.level(entry.priority).fresh.push_back(entry);
+        self.level(entry.priority).push(entry);
+    }
+
+    /// Appends a message that only the store has.
+    pub(crate) fn page_out(&mut self, priority: u8, seq: u64, body_len: u32) {
+        let level = self.level(priority);
+        if level.paged.messages == 0 {
+            // What came before is resident, delivered or gone.
+            level.resident_up_to = seq.checked_sub(1);
+        }
+        self.restore(priority, 1, u64::from(body_len));
+    }
+
+    /// Appends messages that only the store has.
+    pub(crate) fn restore(&mut self, priority: u8, messages: u64, bytes: u64) {
+        self.len += messages as usize;
+        self.body_bytes += bytes;
+        let paged = &mut self.level(priority).paged;
+        paged.messages += messages;
+        paged.bytes += bytes;
     }
 
     /// Puts a delivered message back in its place.
     pub(crate) fn put_back(&mut self, entry: Entry) {
         self.count(&entry);
-        self.level(entry.priority).returned.insert(entry.position, entry);
+        self.level(entry.priority).returned.insert(entry.seq, entry);
     }
 
-    /// Takes the message that is next to be delivered.
-    pub(crate) fn pop(&mut self) -> Option<Entry> {
-        match self.higher.keys().next_back().copied() {
-            Some(priority) => self.pop_of(priority),
-            None => self.pop_of(0),
+    /// Takes in the paged messages that follow the resident ones; `end` says that there are no more.
+    pub(crate) fn loaded(&mut self, priority: u8, entries: Vec<Entry>, end: bool) {
+        let level = self.level(priority);
+        level.loading = false;
+        let mut memory = 0;
+        for entry in entries {
+            if level.resident_up_to.is_some_and(|last| last >= entry.seq) {
+                continue;
+            }
+            level.paged.messages = level.paged.messages.saturating_sub(1);
+            level.paged.bytes = level.paged.bytes.saturating_sub(u64::from(entry.body_len));
+            memory += entry.memory();
+            level.push(entry);
+        }
+        // What the store does not have is not there, whatever was counted.
+        let gone = if end { std::mem::take(&mut level.paged) } else { Paged::default() };
+        self.memory += memory;
+        self.len -= gone.messages as usize;
+        self.body_bytes -= gone.bytes;
+        self.drop_idle(priority);
+    }
+
+    /// Takes in a returned message; none if the store does not have it any more.
+    pub(crate) fn fetched(&mut self, priority: u8, seq: u64, message: Option<Message>) {
+        let Some(entry) = self.level(priority).returned.get_mut(&seq) else { return };
+        if entry.message.is_some() {
+            return;
+        }
+        let before = entry.memory();
+        match message {
+            Some(message) => {
+                entry.message = Some(message);
+                let after = entry.memory();
+                self.memory += after - before;
+            }
+            None => {
+                let body_len = u64::from(entry.body_len);
+                self.level(priority).returned.remove(&seq);
+                self.len -= 1;
+                self.body_bytes -= body_len;
+                self.memory -= before;
+            }
         }
     }
 
-    /// Takes the message that gives way first: the oldest of the lowest priority.
+    pub(crate) fn fetch_ended(&mut self, priority: u8) {
+        self.level(priority).fetching = false;
+        self.drop_idle(priority);
+    }
+
+    /// Notes that messages of a priority were asked for, unless some were already.
+    pub(crate) fn begin_fetch(&mut self, priority: u8) -> bool {
+        !std::mem::replace(&mut self.level(priority).fetching, true)
+    }
+
+    /// What should be asked of the store; `wanted` says whether somebody waits for messages.
+    pub(crate) fn requests(&mut self, wanted: bool, requests: &mut Vec<Request>) {
+        let levels =
+            std::iter::once((0, &mut self.base)).chain(self.higher.iter_mut().map(|(p, level)| (*p, level)));
+        for (priority, level) in levels {
+            let low = if wanted { Self::LOW } else { 1 };
+            if level.paged.messages > 0 && !level.loading && level.fresh_memory < low {
+                level.loading = true;
+                let bytes = if wanted { Self::LOAD } else { Self::LOAD_IDLE };
+                requests.push(Request::Load { priority, after: level.resident_up_to, bytes });
+            }
+            let is_away = level.returned.first_key_value().is_some_and(|(_, entry)| entry.message.is_none());
+            if is_away && !level.fetching {
+                level.fetching = true;
+                let away = level.returned.iter().filter(|(_, entry)| entry.message.is_none());
+                let seqs = away.map(|(seq, _)| *seq).take(Self::FETCH_MAX).collect();
+                requests.push(Request::Fetch { priority, seqs });
+            }
+        }
+    }
+
+    /// Whether the first message of every priority is resident and nothing is paged out.
+    pub(crate) fn is_resident(&self) -> bool {
+        let is_resident = |level: &Level| {
+            level.paged.messages == 0
+                && level.returned.first_key_value().is_none_or(|(_, entry)| entry.message.is_some())
+        };
+        is_resident(&self.base) && self.higher.values().all(is_resident)
+    }
+
+    /// Whether the message that is next to be delivered is resident.
+    pub(crate) fn has_next(&self) -> bool {
+        self.first_level().is_some_and(|(_, level)| level.first().is_some())
+    }
+
+    /// The highest priority that has messages.
+    fn first_level(&self) -> Option<(u8, &Level)> {
+        let higher = self.higher.iter().rev().map(|(priority, level)| (*priority, level));
+        higher.chain(std::iter::once((0, &self.base))).find(|(_, level)| !level.is_empty())
+    }
+
+    /// Takes the message that is next to be delivered, if it is resident.
+    pub(crate) fn pop(&mut self) -> Option<Entry> {
+        let (priority, _) = self.first_level()?;
+        self.pop_of(priority)
+    }
+
+    /// Takes the message that gives way first, if it is resident: the oldest of the lowest priority.
     pub(crate) fn pop_lowest(&mut self) -> Option<Entry> {
         if !self.base.is_empty() {
             return self.pop_of(0);
         }
-        let priority = self.higher.keys().next().copied()?;
+        let priority =
+            self.higher.iter().find(|(_, level)| !level.is_empty()).map(|(priority, _)| *priority)?;
         self.pop_of(priority)
     }
 
@@ -130,20 +340,45 @@ impl Ready {
             .min()
     }
 
-    /// Drops everything.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+    /// Priorities of which the store has ready messages.
+    pub(crate) fn stored_priorities(&self) -> Vec<u8> {
+        let levels = std::iter::once((0, &self.base)).chain(self.higher.iter().map(|(p, level)| (*p, level)));
+        let is_stored = |level: &Level| {
+            level.paged.messages > 0
+                || level.fresh.iter().chain(level.returned.values()).any(|entry| entry.stored)
+        };
+        levels.filter(|(_, level)| is_stored(level)).map(|(priority, _)| priority).collect()
+    }
+
+    /// Drops everything; `last` is the highest number that was given.
+    pub(crate) fn clear(&mut self, last: Option<u64>) {
+        let levels = std::iter::once(&mut self.base).chain(self.higher.values_mut());
+        for level in levels {
+            let (loading, fetching) = (level.loading, level.fetching);
+            *level = Level { loading, fetching, resident_up_to: last, ..Level::default() };
+        }
+        self.higher.retain(|_, level| !level.is_idle());
+        (self.len, self.body_bytes, self.memory) = (0, 0, 0);
     }
 
     fn pop_of(&mut self, priority: u8) -> Option<Entry> {
         let level = if priority == 0 { &mut self.base } else { self.higher.get_mut(&priority)? };
         let entry = level.pop()?;
-        if priority > 0 && level.is_empty() {
+        self.drop_idle(priority);
+        self.len -= 1;
+        self.body_bytes -= u64::from(entry.body_len);
+        self.memory -= entry.memory();
+        Some(entry)
+    }
+
+    fn drop_idle(&mut self, priority: u8) {
+        if priority > 0 && self.higher.get(&priority).is_some_and(Level::is_idle) {
             self.higher.remove(&priority);
         }
-        self.len -= 1;
-        self.body_bytes -= entry.message.body_len() as u64;
-        Some(entry)
+    }
+
+    fn find(&self, priority: u8) -> Option<&Level> {
+        if priority == 0 { Some(&self.base) } else { self.higher.get(&priority) }
     }
 
     fn level(&mut self, priority: u8) -> &mut Level {
@@ -152,6 +387,7 @@ impl Ready {
 
     fn count(&mut self, entry: &Entry) {
         self.len += 1;
-        self.body_bytes += entry.message.body_len() as u64;
+        self.body_bytes += u64::from(entry.body_len);
+        self.memory += entry.memory();
     }
 }

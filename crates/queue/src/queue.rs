@@ -1,3 +1,4 @@
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use warren_types::session::{Delivery, DeliveryRange, Got, QueueDeclared, Reply, Settle, Tracking};
@@ -5,10 +6,20 @@ use warren_types::{
     AmqpError, ChannelId, ConnectionId, ConsumerId, DeliveryId, Ledger, Message, QueueRef, ShortString,
 };
 
-use crate::command::{Command, Effects, Getter, NewConsumer, Publish};
+use crate::command::{Command, Effects, Getter, NewConsumer, Publish, StoredMessage};
 use crate::consumers::Consumers;
-use crate::messages::{Entry, NEVER, Ready};
+use crate::messages::{Entry, NEVER, Ready, Request};
 use crate::settings::{DeathReason, Overflow, Settings};
+
+/// Memory of ready messages that a queue keeps resident while there is room, in bytes: what comes on top is paged out.
+pub const RESIDENT_MAX: usize = 1024 * 1024;
+
+/// The same without room: enough for a batch.
+const RESIDENT_MIN: usize = 32 * 1024;
+
+/// Memory of unacked messages that a queue keeps resident though they are stored, in bytes. More are read again should
+/// they come back.
+const UNACKED_MAX: usize = 1024 * 1024;
 
 /// What a queue is declared with.
 #[derive(Debug, Clone)]
@@ -19,10 +30,34 @@ pub struct QueueOptions {
     pub name: ShortString,
     /// Its virtual host.
     pub vhost: Arc<str>,
+    /// It survives a restart, with its persistent messages.
+    pub durable: bool,
     /// It goes when the last consumer goes.
     pub auto_delete: bool,
     /// What its arguments ask for.
     pub settings: Settings,
+}
+
+/// What the store has of a queue at the start.
+#[derive(Debug, Clone, Default)]
+pub struct Restored {
+    /// Messages of each priority.
+    pub levels: Vec<RestoredLevel>,
+    /// The number of the next message.
+    pub next_seq: u64,
+    /// Messages below this number may have been delivered.
+    pub redelivered_below: u64,
+}
+
+/// Stored messages of one priority.
+#[derive(Debug, Clone, Copy)]
+pub struct RestoredLevel {
+    /// The priority.
+    pub priority: u8,
+    /// How many there are.
+    pub messages: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
 }
 
 /// A delivery that waits to be settled.
@@ -41,10 +76,17 @@ pub struct Queue {
     options: QueueOptions,
     ready: Ready,
     unacked: Ledger<Unacked>,
+    /// Rejected messages that are read again to become dead letters.
+    burying: BTreeMap<u64, (Entry, DeathReason)>,
+    /// Who waits for the first message to be read, the longest first.
+    getters: VecDeque<Getter>,
     consumers: Consumers,
-    next_position: u64,
+    next_seq: u64,
     next_delivery: u64,
-    memory: usize,
+    /// Memory of unacked messages, in bytes.
+    unacked_memory: usize,
+    /// Every message from this number on was never delivered.
+    undelivered_from: u64,
     /// When the queue was last of use to anyone.
     last_used: u64,
 }
@@ -56,13 +98,35 @@ impl Queue {
         Self {
             ready: Ready::default(),
             unacked: Ledger::default(),
+            burying: BTreeMap::new(),
+            getters: VecDeque::new(),
             consumers: Consumers::new(options.settings.single_active_consumer),
             options,
             last_used: now,
-            next_position: 0,
+            next_seq: 0,
             next_delivery: 0,
-            memory: 0,
+            unacked_memory: 0,
+            undelivered_from: 0,
         }
+    }
+
+    /// The queue as the store has it: all of its messages are paged out. [`Command::Tick`] must follow, or what has
+    /// expired would stay until somebody asks.
+    #[must_use]
+    pub fn restore(options: QueueOptions, now: u64, restored: Restored) -> Self {
+        let mut queue = Self::new(options, now);
+        for level in restored.levels {
+            queue.ready.restore(level.priority, level.messages, level.bytes);
+        }
+        queue.next_seq = restored.next_seq;
+        queue.undelivered_from = restored.redelivered_below;
+        queue
+    }
+
+    /// The number from which on no message was ever delivered.
+    #[must_use]
+    pub fn undelivered_from(&self) -> u64 {
+        self.undelivered_from
     }
 
     /// What it was declared with.
@@ -90,10 +154,10 @@ impl Queue {
     }
 
     /// Memory taken by ready and unacked messages, in bytes, by estimate. A message in several queues is
-    /// counted in each.
+    /// counted in each, and one that is paged out in none.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.memory
+        self.ready.memory() + self.unacked_memory
     }
 
     /// When [`Command::Tick`] is to be applied, in milliseconds, if nothing happens before.
@@ -134,12 +198,16 @@ impl Queue {
                 self.dispatch(effects);
             }
             Command::Purge { connection, channel } => {
-                let purged = self.purge();
+                let purged = self.purge(effects);
                 effects.reply(connection, channel, Ok(Reply::QueuePurged(purged)));
             }
             Command::Count { connection, channel } => {
                 self.last_used = now;
                 self.tell_count(connection, channel, effects);
+            }
+            Command::Loaded { priority, messages, end } => self.loaded(now, priority, messages, end, effects),
+            Command::Fetched { priority, asked, messages } => {
+                self.fetched(priority, &asked, messages, effects)
             }
             Command::Delete { asked_by, if_unused, if_empty } => {
                 self.delete(asked_by, if_unused, if_empty, effects);
@@ -149,6 +217,96 @@ impl Queue {
         }
         // What may not wait at all and found no taker expires in the turn in which it came.
         self.expire(now, effects);
+        self.ask_store(effects);
+    }
+
+    /// Asks for messages that are paged out as far as they will be wanted soon.
+    fn ask_store(&mut self, effects: &mut impl Effects) {
+        if self.ready.is_resident() && self.burying.is_empty() {
+            return;
+        }
+        let wanted = !self.getters.is_empty() || self.consumers.any_can_take();
+        let mut requests = Vec::new();
+        self.ready.requests(wanted, &mut requests);
+        for request in requests {
+            match request {
+                Request::Load { priority, after, bytes } => effects.load(priority, after, bytes),
+                Request::Fetch { priority, seqs } => effects.fetch(priority, &seqs),
+            }
+        }
+        if let Some((_, (first, _))) = self.burying.first_key_value()
+            && self.ready.begin_fetch(first.priority)
+        {
+            let priority = first.priority;
+            let same = self.burying.values().filter(|(entry, _)| entry.priority == priority);
+            let seqs: Vec<u64> = same.map(|(entry, _)| entry.seq).take(Ready::FETCH_MAX).collect();
+            effects.fetch(priority, &seqs);
+        }
+    }
+
+    fn loaded(
+        &mut self,
+        now: u64,
+        priority: u8,
+        messages: Vec<StoredMessage>,
+        end: bool,
+        effects: &mut impl Effects,
+    ) {
+        let entry = |stored: StoredMessage| Entry {
+            stored: true,
+            persistent: stored.persistent,
+            redelivered: stored.seq < self.undelivered_from,
+            ..self.entry(stored.seq, stored.at, priority, stored.message)
+        };
+        let entries = messages.into_iter().map(entry).collect();
+        self.ready.loaded(priority, entries, end);
+        self.expire(now, effects);
+        self.serve(effects);
+        self.drop_head(effects);
+    }
+
+    fn fetched(
+        &mut self,
+        priority: u8,
+        asked: &[u64],
+        messages: Vec<StoredMessage>,
+        effects: &mut impl Effects,
+    ) {
+        let mut found = messages.into_iter().peekable();
+        for seq in asked {
+            while found.next_if(|stored| stored.seq < *seq).is_some() {}
+            let message = found.next_if(|stored| stored.seq == *seq).map(|stored| stored.message);
+            match (self.burying.remove(seq), message) {
+                (Some((entry, reason)), Some(message)) => {
+                    self.bury(Entry { message: Some(message), ..entry }, reason, effects);
+                }
+                (Some((entry, _)), None) => effects.forget(entry.forgotten()),
+                (None, message) => self.ready.fetched(priority, *seq, message),
+            }
+        }
+        self.ready.fetch_ended(priority);
+        self.serve(effects);
+        self.drop_head(effects);
+    }
+
+    /// A message in its place, neither stored nor delivered yet.
+    fn entry(&self, seq: u64, at: u64, priority: u8, message: Message) -> Entry {
+        let settings = &self.options.settings;
+        let ttl = match (settings.message_ttl_ms, message.expiration_ms()) {
+            (Some(queue), Some(message)) => Some(queue.min(message)),
+            (queue, message) => queue.or(message),
+        };
+        Entry {
+            seq,
+            at,
+            expires_at: ttl.map_or(NEVER, |ttl| at.saturating_add(ttl)),
+            body_len: u32::try_from(message.body_len()).unwrap_or(u32::MAX),
+            priority,
+            redelivered: false,
+            stored: false,
+            persistent: message.is_persistent() && self.options.durable,
+            message: Some(message),
+        }
     }
 
     fn tell_count(&self, connection: ConnectionId, channel: ChannelId, effects: &mut impl Effects) {
@@ -166,39 +324,58 @@ impl Queue {
             if let Tracking::Confirm(number) = tracking {
                 effects.refused(connection, channel, number);
             }
-            if self.options.settings.overflow == Overflow::RejectPublishDlx {
-                self.bury(message, DeathReason::MaxLen, effects);
+            if let Some(target) = &self.options.settings.dead_letter
+                && self.options.settings.overflow == Overflow::RejectPublishDlx
+            {
+                effects.dead_letter(message, DeathReason::MaxLen, target, None);
             }
             return;
         }
-        match tracking {
-            Tracking::None => {}
-            Tracking::Confirm(number) => effects.accepted(connection, channel, number),
-            Tracking::Immediate(number) => {
-                let taken = self.ready.is_empty() && self.consumers.any_can_take();
-                effects.immediate(connection, channel, number, taken);
-                if !taken {
-                    return;
-                }
+        if let Tracking::Immediate(number) = tracking {
+            let taken = self.ready.is_empty() && self.consumers.any_can_take();
+            effects.immediate(connection, channel, number, taken);
+            if !taken {
+                return;
             }
         }
-        self.memory += message.memory();
-        let settings = &self.options.settings;
-        let ttl = match (settings.message_ttl_ms, message.expiration_ms()) {
-            (Some(queue), Some(message)) => Some(queue.min(message)),
-            (queue, message) => queue.or(message),
-        };
-        let entry = Entry {
-            position: self.next_position,
-            expires_at: ttl.map_or(NEVER, |ttl| now.saturating_add(ttl)),
-            priority: message.priority().min(settings.max_priority),
-            redelivered: false,
-            message,
-        };
-        self.ready.push(entry);
-        self.next_position += 1;
-        self.dispatch(effects);
+        let priority = message.priority().min(self.options.settings.max_priority);
+        let mut entry = self.entry(self.next_seq, now, priority, message);
+        self.next_seq += 1;
+        // Somebody who acknowledges nothing may have it before it is stored at all.
+        let gone_at_once = self.ready.is_empty() && self.consumers.next_is_no_ack();
+        let durable = entry.persistent && !gone_at_once;
+        let paged = !gone_at_once && self.is_full(&entry, effects);
+        if durable || paged {
+            self.store(&mut entry, effects);
+        }
+        if let Tracking::Confirm(number) = tracking {
+            effects.accepted(connection, channel, number, durable);
+        }
+        if paged {
+            self.ready.page_out(entry.priority, entry.seq, entry.body_len);
+        } else {
+            self.ready.push(entry);
+            self.dispatch(effects);
+        }
         self.drop_head(effects);
+    }
+
+    /// Whether there is no place for one more resident message, or paged ones stand before it.
+    fn is_full(&self, entry: &Entry, effects: &impl Effects) -> bool {
+        if self.ready.is_empty() {
+            return false;
+        }
+        let memory = self.ready.memory();
+        self.ready.is_paged(entry.priority)
+            || memory >= RESIDENT_MAX
+            || (memory >= RESIDENT_MIN && !effects.room())
+    }
+
+    fn store(&self, entry: &mut Entry, effects: &mut impl Effects) {
+        if let Some(message) = entry.message.as_ref().filter(|_| !entry.stored) {
+            effects.store(entry.seq, entry.priority, entry.at, message, entry.persistent);
+            entry.stored = true;
+        }
     }
 
     /// Whether the message would make the queue too long, and new messages are what gives way.
@@ -222,23 +399,38 @@ impl Queue {
         while max_length.is_some_and(|max| self.ready.len() as u64 > max)
             || max_bytes.is_some_and(|max| self.ready.body_bytes() > max)
         {
+            // What is paged out gives way as soon as it has been read.
             let Some(entry) = self.ready.pop_lowest() else { return };
-            self.memory -= entry.message.memory();
-            self.bury(entry.message, DeathReason::MaxLen, effects);
+            self.bury(entry, DeathReason::MaxLen, effects);
         }
     }
 
     /// Takes out what has waited too long.
     fn expire(&mut self, now: u64, effects: &mut impl Effects) {
         while let Some(entry) = self.ready.pop_expired(now) {
-            self.memory -= entry.message.memory();
-            self.bury(entry.message, DeathReason::Expired, effects);
+            self.bury(entry, DeathReason::Expired, effects);
         }
     }
 
-    fn bury(&self, message: Message, reason: DeathReason, effects: &mut impl Effects) {
-        if let Some(target) = &self.options.settings.dead_letter {
-            effects.dead_letter(message, reason, target);
+    /// A message that is not in the queue any more becomes a dead letter if there is a place for them.
+    fn bury(&mut self, entry: Entry, reason: DeathReason, effects: &mut impl Effects) {
+        let stored = entry.stored.then(|| entry.forgotten());
+        match (&self.options.settings.dead_letter, stored) {
+            (Some(target), _) => match entry.message {
+                Some(message) => effects.dead_letter(message, reason, target, stored),
+                None => {
+                    self.burying.insert(entry.seq, (entry, reason));
+                }
+            },
+            (None, Some(stored)) => effects.forget(stored),
+            (None, None) => {}
+        }
+    }
+
+    /// A message has reached somebody for good.
+    fn consumed(entry: &Entry, effects: &mut impl Effects) {
+        if entry.stored {
+            effects.forget(entry.forgotten());
         }
     }
 
@@ -249,54 +441,88 @@ impl Queue {
         }
     }
 
+    /// Hands messages to whoever waited for them to be read.
+    fn serve(&mut self, effects: &mut impl Effects) {
+        for getter in std::mem::take(&mut self.getters) {
+            self.get(getter, effects);
+        }
+        self.dispatch(effects);
+    }
+
     /// Hands ready messages to consumers until either runs out.
     fn dispatch(&mut self, effects: &mut impl Effects) {
-        while !self.ready.is_empty()
+        // The first message may still have to be read, and then it goes to whoever waits for it longest.
+        while self.getters.is_empty()
+            && self.ready.has_next()
             && let Some(consumer) = self.consumers.next()
+            && let Some((entry, message)) = self.ready.pop().and_then(Entry::with_message)
         {
-            let Some(entry) = self.ready.pop() else { return };
             let delivery = Delivery {
                 channel: consumer.channel(),
                 consumer: consumer.new.consumer,
                 queue: self.options.queue,
                 id: DeliveryId(self.next_delivery),
                 redelivered: entry.redelivered,
-                message: entry.message.clone(),
+                message,
             };
             self.next_delivery += 1;
+            self.undelivered_from = self.undelivered_from.max(entry.seq + 1);
             consumer.take(&delivery);
             let connection = consumer.new.connection;
             if consumer.new.no_ack {
-                self.memory -= entry.message.memory();
+                Self::consumed(&entry, effects);
             } else {
-                let (channel, id) = (delivery.channel, delivery.consumer);
-                let unacked = Unacked { entry, connection, channel, consumer: Some(id) };
-                self.unacked.push(delivery.id.0, unacked);
+                let (channel, consumer) = (delivery.channel, Some(delivery.consumer));
+                self.hold(delivery.id, Unacked { entry, connection, channel, consumer });
             }
             effects.deliver(connection, delivery);
         }
     }
 
+    /// Keeps a delivered message until it is settled; beyond a limit only the store does, if it has it. (Storing it now
+    /// would break the order in which the store gets the messages of a queue.)
+    fn hold(&mut self, id: DeliveryId, mut unacked: Unacked) {
+        if self.unacked_memory > UNACKED_MAX && unacked.entry.stored {
+            unacked.entry.message = None;
+        }
+        self.unacked_memory += unacked.entry.memory();
+        self.unacked.push(id.0, unacked);
+    }
+
+    /// Takes a delivered message back.
+    fn release(&mut self, id: u64) -> Option<Unacked> {
+        let unacked = self.unacked.take(id)?;
+        self.unacked_memory -= unacked.entry.memory();
+        Some(unacked)
+    }
+
     fn get(&mut self, getter: Getter, effects: &mut impl Effects) {
-        let got = self.ready.pop().map(|entry| {
-            let id = DeliveryId(self.next_delivery);
-            self.next_delivery += 1;
-            let got = Got {
-                queue: self.options.queue,
-                id,
-                redelivered: entry.redelivered,
-                remaining: self.ready_count(),
-                message: entry.message.clone(),
-            };
-            if getter.no_ack {
-                self.memory -= entry.message.memory();
+        let Getter { connection, channel, no_ack } = getter;
+        let popped = if self.getters.is_empty() { self.ready.pop() } else { None };
+        let Some((entry, message)) = popped.and_then(Entry::with_message) else {
+            if self.ready.is_empty() {
+                effects.reply(connection, channel, Ok(Reply::Got(None)));
             } else {
-                let Getter { connection, channel, .. } = getter;
-                self.unacked.push(id.0, Unacked { entry, connection, channel, consumer: None });
+                self.getters.push_back(getter);
             }
-            got
-        });
-        effects.reply(getter.connection, getter.channel, Ok(Reply::Got(got)));
+            return;
+        };
+        let id = DeliveryId(self.next_delivery);
+        self.next_delivery += 1;
+        self.undelivered_from = self.undelivered_from.max(entry.seq + 1);
+        let got = Got {
+            queue: self.options.queue,
+            id,
+            redelivered: entry.redelivered,
+            remaining: self.ready_count(),
+            message,
+        };
+        if no_ack {
+            Self::consumed(&entry, effects);
+        } else {
+            self.hold(id, Unacked { entry, connection, channel, consumer: None });
+        }
+        effects.reply(connection, channel, Ok(Reply::Got(Some(got))));
     }
 
     fn consume(&mut self, new: NewConsumer, effects: &mut impl Effects) {
@@ -329,10 +555,10 @@ impl Queue {
             if !self.unacked.get(id).is_some_and(owned) {
                 continue;
             }
-            let Some(unacked) = self.unacked.take(id) else { continue };
+            let Some(unacked) = self.release(id) else { continue };
             match (unacked.consumer, &mut settled) {
                 (Some(consumer), _) if settle == Settle::Refuse => {
-                    let bytes = unacked.entry.message.memory();
+                    let bytes = unacked.entry.memory();
                     self.consumers.update(connection, consumer, |c| c.refuse(bytes));
                 }
                 (Some(consumer), Some((same, count))) if *same == consumer => *count += 1,
@@ -344,11 +570,8 @@ impl Queue {
                 (None, _) => {}
             }
             match settle {
-                Settle::Ack => self.memory -= unacked.entry.message.memory(),
-                Settle::Reject => {
-                    self.memory -= unacked.entry.message.memory();
-                    self.bury(unacked.entry.message, DeathReason::Rejected, effects);
-                }
+                Settle::Ack => Self::consumed(&unacked.entry, effects),
+                Settle::Reject => self.bury(unacked.entry, DeathReason::Rejected, effects),
                 Settle::Requeue => self.put_back(unacked.entry, true),
                 Settle::Refuse => self.put_back(unacked.entry, false),
             }
@@ -366,11 +589,27 @@ impl Queue {
         self.ready.put_back(entry);
     }
 
-    fn purge(&mut self) -> u32 {
+    fn purge(&mut self, effects: &mut impl Effects) -> u32 {
         let purged = self.ready_count();
-        self.ready.clear();
-        self.memory = self.unacked.iter().map(|(_, unacked)| unacked.entry.message.memory()).sum();
+        let last = self.next_seq.checked_sub(1);
+        for priority in self.ready.stored_priorities() {
+            let unacked = self.unacked.iter().map(|(_, unacked)| &unacked.entry);
+            let kept = unacked.chain(self.burying.values().map(|(entry, _)| entry));
+            let kept = kept.filter(|entry| entry.stored && entry.priority == priority);
+            let mut except: Vec<u64> = kept.map(|entry| entry.seq).collect();
+            except.sort_unstable();
+            effects.forget_all(priority, last.unwrap_or(0), &except);
+        }
+        self.ready.clear(last);
+        self.refuse_getters(effects);
         purged
+    }
+
+    /// There is nothing to wait for.
+    fn refuse_getters(&mut self, effects: &mut impl Effects) {
+        for getter in std::mem::take(&mut self.getters) {
+            effects.reply(getter.connection, getter.channel, Ok(Reply::Got(None)));
+        }
     }
 
     fn delete(
@@ -417,10 +656,11 @@ impl Queue {
             .map(|(id, _)| id)
             .collect();
         for id in ids {
-            if let Some(unacked) = self.unacked.take(id) {
+            if let Some(unacked) = self.release(id) {
                 self.put_back(unacked.entry, true);
             }
         }
+        self.getters.retain(|getter| !is_gone(getter.connection, getter.channel));
         self.remove_consumers(now, |c| is_gone(c.connection, c.channel), effects);
         self.dispatch(effects);
     }
@@ -441,9 +681,10 @@ impl Queue {
     }
 
     fn discard(&mut self, effects: &mut impl Effects) {
-        self.ready.clear();
+        self.ready.clear(None);
+        self.refuse_getters(effects);
         self.unacked = Ledger::default();
-        self.memory = 0;
+        self.unacked_memory = 0;
         effects.deleted();
     }
 

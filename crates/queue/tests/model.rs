@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use warren_queue::{
-    CONSUMER_WINDOW, Command, DeadLetterTarget, DeathReason, Effects, Getter, NewConsumer, Publish, Queue,
-    QueueOptions, Settings,
+    CONSUMER_WINDOW, Command, DeadLetterTarget, DeathReason, Effects, Forgotten, Getter, NewConsumer,
+    Publish, Queue, QueueOptions, RESIDENT_MAX, Settings,
 };
+use warren_testkit::MemoryStore;
 use warren_types::session::{Delivery, DeliveryRange, Reply, Settle, Tracking};
 use warren_types::{
     AmqpError, ChannelId, ConnectionId, ConsumerId, DeliveryId, Message, MessageParts, QueueId, QueueRef,
@@ -14,6 +15,10 @@ use warren_types::{
 
 const CONNECTIONS: u32 = 2;
 const CHANNELS: u16 = 2;
+
+/// What a queue may keep resident: ready and unacked messages up to a limit each, one message beyond it, and what a read
+/// brings.
+const MEMORY_MAX: usize = 2 * RESIDENT_MAX + 3 * CONSUMER_WINDOW;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -105,6 +110,7 @@ struct Model {
 /// What the machine did, checked against the model as it happens.
 struct Checker<'a> {
     model: &'a mut Model,
+    store: &'a mut MemoryStore,
     replies: Vec<Result<Reply, AmqpError>>,
     accepted: Vec<u64>,
     immediate: Vec<bool>,
@@ -213,7 +219,7 @@ impl Effects for Checker<'_> {
         self.replies.push(reply);
     }
 
-    fn accepted(&mut self, _: ConnectionId, _: ChannelId, number: u64) {
+    fn accepted(&mut self, _: ConnectionId, _: ChannelId, number: u64, _: bool) {
         self.accepted.push(number);
     }
 
@@ -221,7 +227,7 @@ impl Effects for Checker<'_> {
         panic!("a queue without limits refused a message");
     }
 
-    fn dead_letter(&mut self, _: Message, _: DeathReason, _: &DeadLetterTarget) {
+    fn dead_letter(&mut self, _: Message, _: DeathReason, _: &DeadLetterTarget, _: Option<Forgotten>) {
         panic!("a queue without a place for dead letters buried a message");
     }
 
@@ -234,6 +240,12 @@ impl Effects for Checker<'_> {
     fn deleted(&mut self) {
         self.deleted = true;
     }
+
+    warren_testkit::store_effects!();
+}
+
+fn is_persistent(number: usize) -> bool {
+    number.is_multiple_of(2)
 }
 
 fn message(number: usize, large: bool) -> Message {
@@ -241,13 +253,15 @@ fn message(number: usize, large: bool) -> Message {
     if large {
         body.resize(CONSUMER_WINDOW / 2, 0);
     }
+    let persistent = is_persistent(number);
     let parts =
-        MessageParts { exchange: b"", routing_key: b"q", properties: &[0, 0], ..MessageParts::default() };
+        MessageParts { routing_key: b"q", properties: &[0, 0], persistent, ..MessageParts::default() };
     Message::new(parts, &body, &mut Vec::new())
 }
 
 struct Run {
     queue: Queue,
+    store: MemoryStore,
     model: Model,
     next_consumer: u32,
     deliveries: u64,
@@ -260,21 +274,27 @@ impl Run {
             queue,
             name: "q".into(),
             vhost: "/".into(),
+            durable: true,
             auto_delete: false,
             settings: Settings::default(),
         };
-        Self { queue: Queue::new(options, 0), model: Model::default(), next_consumer: 0, deliveries: 0 }
+        let (queue, store) = (Queue::new(options, 0), MemoryStore::default());
+        Self { queue, store, model: Model::default(), next_consumer: 0, deliveries: 0 }
     }
 
     fn apply(&mut self, command: Command) -> (Vec<Result<Reply, AmqpError>>, Vec<u64>, Vec<bool>) {
         let mut checker = Checker {
             model: &mut self.model,
+            store: &mut self.store,
             replies: Vec::new(),
             accepted: Vec::new(),
             immediate: Vec::new(),
             deleted: false,
         };
         self.queue.apply(0, command, &mut checker);
+        while let Some(answer) = checker.store.answer() {
+            self.queue.apply(0, answer, &mut checker);
+        }
         assert!(!checker.deleted);
         (checker.replies, checker.accepted, checker.immediate)
     }
@@ -401,7 +421,17 @@ impl Run {
         assert_eq!(self.queue.consumers_len(), self.model.consumers.len());
         let memory: usize =
             self.model.messages.iter().filter(|m| m.state != State::Gone).map(|m| m.memory).sum();
-        assert_eq!(self.queue.memory(), memory);
+        // What is paged out takes none; what is resident is bounded, whatever there is.
+        assert!(self.queue.memory() <= memory, "{} of {memory}", self.queue.memory());
+        // Those that do not survive a restart stay while they are unacked, and when they come back.
+        let transient = self.model.messages.iter().enumerate().filter(|(number, _)| !is_persistent(*number));
+        let transient: usize = transient
+            .filter(|(_, m)| m.redelivered || matches!(m.state, State::Unacked { .. }))
+            .map(|(_, m)| m.memory)
+            .sum();
+        assert!(self.queue.memory() <= MEMORY_MAX + transient, "{} bytes are resident", self.queue.memory());
+        let stored = self.store.messages().count();
+        assert!(stored <= ready + unacked, "{stored} messages are stored");
         if ready > 0 {
             for id in self.model.consumers.keys() {
                 assert!(!self.model.can_take(*id), "consumer {id} idles while messages are ready");

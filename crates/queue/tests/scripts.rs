@@ -7,9 +7,10 @@
 use std::fmt::Write;
 
 use warren_queue::{
-    Command, DeadLetterTarget, DeathReason, Effects, Getter, NewConsumer, Overflow, Publish, Queue,
-    QueueOptions, Settings,
+    Command, DeadLetterTarget, DeathReason, Effects, Forgotten, Getter, NewConsumer, Overflow, Publish,
+    Queue, QueueOptions, Settings,
 };
+use warren_testkit::MemoryStore;
 use warren_types::session::{Delivery, DeliveryRange, Reply, Settle, Tracking};
 use warren_types::{
     AmqpError, ChannelId, ConnectionId, ConsumerId, DeliveryId, Message, MessageParts, QueueId, QueueRef,
@@ -20,6 +21,7 @@ const CHANNEL: ChannelId = ChannelId { number: 1, incarnation: 1 };
 
 #[derive(Default)]
 struct Seen {
+    store: MemoryStore,
     text: String,
     names: Vec<String>,
 }
@@ -52,13 +54,20 @@ impl Effects for Seen {
         }
     }
 
-    fn accepted(&mut self, _: ConnectionId, _: ChannelId, _: u64) {}
+    fn accepted(&mut self, _: ConnectionId, _: ChannelId, _: u64, _: bool) {}
 
     fn refused(&mut self, _: ConnectionId, _: ChannelId, _: u64) {
         self.note(format_args!("nack"));
     }
 
-    fn dead_letter(&mut self, message: Message, reason: DeathReason, _: &DeadLetterTarget) {
+    fn dead_letter(
+        &mut self,
+        message: Message,
+        reason: DeathReason,
+        _: &DeadLetterTarget,
+        stored: Option<Forgotten>,
+    ) {
+        stored.into_iter().for_each(|gone| self.store.forget(gone));
         self.note(format_args!("dead {} {}", shown(&message, false), reason.name()));
     }
 
@@ -69,6 +78,8 @@ impl Effects for Seen {
     fn deleted(&mut self) {
         self.note(format_args!("gone"));
     }
+
+    warren_testkit::store_effects!();
 }
 
 fn option(words: &[&str], name: &str) -> Option<u64> {
@@ -126,7 +137,8 @@ fn command(words: &[&str], seen: &mut Seen) -> Command {
 /// Runs the commands and compares what each causes.
 fn check(settings: Settings, script: &str) {
     let queue = QueueRef { id: QueueId(1), shard: 0, slot: 0 };
-    let options = QueueOptions { queue, name: "q".into(), vhost: "/".into(), auto_delete: false, settings };
+    let (name, vhost) = ("q".into(), "/".into());
+    let options = QueueOptions { queue, name, vhost, durable: true, auto_delete: false, settings };
     let (mut queue, mut seen, mut now) = (Queue::new(options, 0), Seen::default(), 0);
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (left, expected) = line.split_once("=>").unwrap_or((line, ""));
@@ -141,6 +153,9 @@ fn check(settings: Settings, script: &str) {
         }
         let command = command(&words, &mut seen);
         queue.apply(now, command, &mut seen);
+        while let Some(answer) = seen.store.answer() {
+            queue.apply(now, answer, &mut seen);
+        }
         assert_eq!(std::mem::take(&mut seen.text).trim(), expected.trim(), "{line}");
     }
 }

@@ -90,7 +90,8 @@ impl Task {
             self.return_buffer();
             let reads = self.wants_input();
             self.machine.on_rest(now, !reads);
-            let writes = !self.machine.output().is_empty();
+            // What it was answered must not be lost: the journal comes first.
+            let writes = !self.machine.output().is_empty() && self.session.may_write();
             let woken = {
                 let (rest, output) = (&self.rest, self.machine.output());
                 tokio::select! {

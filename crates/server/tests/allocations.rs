@@ -11,6 +11,8 @@ use tokio::runtime::Runtime;
 use warren_amqp091::{Connection, Limits, Phase, ServerIdentity};
 use warren_amqp091_codec::{Dialect, Method, frame};
 use warren_broker::{Broker, BrokerSession, Permissions, Settings};
+use warren_store::{Options as StoreOptions, Store};
+use warren_testkit::SimDisk;
 use warren_types::FieldTable;
 use warren_types::session::Event;
 
@@ -37,6 +39,7 @@ impl Client {
         let settings = Settings {
             shards: 1,
             memory_limit: 1 << 40,
+            disk_free_limit: 0,
             default_vhost: "/".to_owned(),
             default_user: "guest".to_owned(),
             default_password: "guest".to_owned(),
@@ -46,7 +49,11 @@ impl Client {
         };
         let broker = {
             let _inside = runtime.enter();
-            Broker::start(settings)
+            let disk = Arc::new(SimDisk::new(1));
+            let on_failure = Box::new(|failure: &str| panic!("{failure}"));
+            let opened = Store::open(disk, StoreOptions::default(), on_failure, &|_, _| {});
+            let (store, recovered) = opened.expect("the disk is empty");
+            Broker::start(settings, store, recovered).expect("nothing is stored")
         };
         let now = Instant::now();
         let limits = Limits {

@@ -93,8 +93,9 @@ impl Install {
 
 /// The owners of the indexes, as checkpoints see them.
 pub trait Shards {
-    /// Asks every index for a snapshot; see [`QueueIndex::snapshot`](crate::QueueIndex::snapshot).
-    fn snapshot(&self, up_to: Lsn, relocate: Option<u32>) -> Vec<Snapshot>;
+    /// Asks every index for a snapshot; see [`QueueIndex::snapshot`](crate::QueueIndex::snapshot). None if the indexes are
+    /// not in use any more.
+    fn snapshot(&self, up_to: Lsn, relocate: Option<u32>) -> Option<Vec<Snapshot>>;
 
     /// Has every index learn what was installed; see [`QueueIndex::install`](crate::QueueIndex::install).
     fn install(&self, install: Arc<Install>);
@@ -138,7 +139,7 @@ impl Checkpoints {
     pub(crate) fn run(&mut self, first_kept: u32, shards: &dyn Shards) -> Result<(), CheckpointError> {
         let relocate = self.mostly_dead();
         let up_to = Lsn::new(first_kept, 0);
-        let snapshots = shards.snapshot(up_to, relocate);
+        let Some(snapshots) = shards.snapshot(up_to, relocate) else { return Ok(()) };
         // What the shards have told includes what they have appended: it may be acted upon once that is durable.
         let (changes, asked) = self.log.take_changes();
         let mut update = Update { changes, first_segment: first_kept, ..Update::default() };

@@ -100,6 +100,15 @@ pub struct LoadedMessages {
     pub last: Option<u64>,
 }
 
+impl LoadedMessages {
+    /// Adds what was read next.
+    pub(crate) fn append(&mut self, mut next: Self) {
+        self.messages.append(&mut next.messages);
+        self.reached = next.reached;
+        self.last = self.last.max(next.last);
+    }
+}
+
 impl Load {
     /// Reads.
     ///

@@ -21,7 +21,7 @@ pub type Wake = Box<dyn FnOnce() + Send>;
 const IDLE_SYNC: Duration = Duration::from_millis(200);
 
 /// Bytes that may wait to be written before those who append must wait too.
-const PENDING_MAX: usize = 64 * 1024 * 1024;
+const PENDING_MAX: usize = 8 * 1024 * 1024;
 
 /// A group of records for one segment.
 #[derive(Debug)]
@@ -234,6 +234,10 @@ impl Log {
     /// The numbers of the segments there are, oldest first.
     pub(crate) fn segment_numbers(&self) -> Vec<u32> {
         self.segments.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    pub(crate) fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
     }
 
     /// Length of all segments, in bytes, as if each were full.

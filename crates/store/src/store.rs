@@ -100,7 +100,6 @@ pub struct Store {
     threads: Mutex<Vec<JoinHandle<()>>>,
     checkpoints: Mutex<Option<(Checkpoints, Receiver<Signal>)>>,
     on_failure: FailureHook,
-    loads: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -115,7 +114,7 @@ impl std::fmt::Debug for FailureHook {
 type LoadAnswer = Box<dyn FnOnce(Result<LoadedMessages, LoadError>) + Send>;
 
 struct LoadJob {
-    load: Load,
+    loads: Vec<Load>,
     answer: LoadAnswer,
 }
 
@@ -168,7 +167,6 @@ impl Store {
             threads: Mutex::new(Vec::new()),
             checkpoints: Mutex::new(Some((checkpoints, signals))),
             on_failure: hook,
-            loads: AtomicU64::new(0),
         });
         if !store.options.by_hand {
             let log = Arc::clone(&store.log);
@@ -229,6 +227,14 @@ impl Store {
         Arc::<Log>::clone(&self.log) as Arc<dyn Journal>
     }
 
+    /// Bytes that can still be written to the disk.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        self.log.free_bytes()
+    }
+
     /// Whether so much waits for the disk that nothing more should be appended for now.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -264,13 +270,16 @@ impl Store {
         index.fetch(&self.log, priority, seqs)
     }
 
-    /// Reads on another thread, which calls `answer`.
-    pub fn load(&self, load: Load, answer: impl FnOnce(Result<LoadedMessages, LoadError>) + Send + 'static) {
-        self.loads.fetch_add(1, Ordering::Relaxed);
+    /// Reads on another thread, which calls `answer` with everything that was read.
+    pub fn load(
+        &self,
+        loads: Vec<Load>,
+        answer: impl FnOnce(Result<LoadedMessages, LoadError>) + Send + 'static,
+    ) {
         let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(loader) = &*loader {
             // Without a loader the node is stopping, and nobody waits for messages.
-            drop(loader.send(LoadJob { load, answer: Box::new(answer) }));
+            drop(loader.send(LoadJob { loads, answer: Box::new(answer) }));
         }
     }
 
@@ -301,8 +310,13 @@ impl Store {
 }
 
 fn run_loads(log: &Log, jobs: &Receiver<LoadJob>) {
-    while let Ok(LoadJob { load, answer }) = jobs.recv() {
-        answer(load.run(log));
+    while let Ok(LoadJob { loads, answer }) = jobs.recv() {
+        let mut all = LoadedMessages::default();
+        let read = loads.iter().try_for_each(|load| {
+            all.append(load.run(log)?);
+            Ok(())
+        });
+        answer(read.map(|()| all));
     }
 }
 

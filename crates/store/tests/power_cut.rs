@@ -82,10 +82,14 @@ impl Node {
 struct Indexes<'a>(std::cell::RefCell<&'a mut BTreeMap<QueueId, QueueIndex>>);
 
 impl warren_store::Shards for Indexes<'_> {
-    fn snapshot(&self, up_to: warren_store::Lsn, relocate: Option<u32>) -> Vec<warren_store::Snapshot> {
+    fn snapshot(
+        &self,
+        up_to: warren_store::Lsn,
+        relocate: Option<u32>,
+    ) -> Option<Vec<warren_store::Snapshot>> {
         let mut snapshot = warren_store::Snapshot::default();
         self.0.borrow_mut().values_mut().for_each(|index| index.snapshot(up_to, relocate, &mut snapshot));
-        vec![snapshot]
+        Some(vec![snapshot])
     }
 
     fn install(&self, install: Arc<warren_store::Install>) {

@@ -2,8 +2,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use warren_queue::{
-    Command, DeadLetterTarget, DeathReason, Effects, Getter, NewConsumer, Overflow, Publish, Queue,
-    QueueOptions, Settings,
+    Command, DeadLetterTarget, DeathReason, Effects, Forgotten, Getter, NewConsumer, Overflow, Publish,
+    Queue, QueueOptions, Settings,
 };
 use warren_router::{Binding, DeleteExchangeError, Destination, ExchangeDefinition, ExchangeKind, Router};
 use warren_types::session::{
@@ -14,6 +14,8 @@ use warren_types::{
     AmqpError, ChannelId, ConnectionId, ConsumerId, FieldTable, FieldValue, Message, QueueId, QueueRef,
     ShortString,
 };
+
+use crate::memory_store::MemoryStore;
 
 /// The only connection.
 const CONNECTION: ConnectionId = ConnectionId { slot: 0, generation: 1 };
@@ -47,6 +49,7 @@ pub struct FakeSession {
 #[derive(Debug)]
 struct Held {
     queue: Queue,
+    store: MemoryStore,
     exclusive: bool,
 }
 
@@ -97,8 +100,14 @@ impl FakeSession {
             self.apply_to_none(command);
             return;
         };
-        let mut effects = Collected { events: &mut self.events, deleted: false };
+        let store = &mut held.store;
+        let mut effects = Collected { events: &mut self.events, store, deleted: false };
         held.queue.apply(0, command, &mut effects);
+        while !effects.deleted
+            && let Some(answer) = effects.store.answer()
+        {
+            held.queue.apply(0, answer, &mut effects);
+        }
         if effects.deleted
             && let Some(held) = self.queues[slot].take()
         {
@@ -137,10 +146,12 @@ impl FakeSession {
             queue,
             name: name.clone(),
             vhost: Arc::from(VHOST),
+            durable: declare.durable && !declare.exclusive,
             auto_delete: declare.auto_delete,
             settings: settings(&declare.arguments),
         };
-        self.queues.push(Some(Held { queue: Queue::new(options, 0), exclusive: declare.exclusive }));
+        let (queue_machine, store) = (Queue::new(options, 0), MemoryStore::default());
+        self.queues.push(Some(Held { queue: queue_machine, store, exclusive: declare.exclusive }));
         self.router.add_queue(name, queue);
     }
 }
@@ -378,6 +389,7 @@ impl Session for FakeSession {
 /// Turns effects of queues into events.
 struct Collected<'a> {
     events: &'a mut VecDeque<Event>,
+    store: &'a mut MemoryStore,
     deleted: bool,
 }
 
@@ -390,7 +402,7 @@ impl Effects for Collected<'_> {
         self.events.push_back(Event::Reply(channel, reply));
     }
 
-    fn accepted(&mut self, _: ConnectionId, channel: ChannelId, number: u64) {
+    fn accepted(&mut self, _: ConnectionId, channel: ChannelId, number: u64, _durable: bool) {
         self.events.push_back(settled(channel, number, true));
     }
 
@@ -398,7 +410,9 @@ impl Effects for Collected<'_> {
         self.events.push_back(settled(channel, number, false));
     }
 
-    fn dead_letter(&mut self, _: Message, _: DeathReason, _: &DeadLetterTarget) {}
+    fn dead_letter(&mut self, _: Message, _: DeathReason, _: &DeadLetterTarget, stored: Option<Forgotten>) {
+        stored.into_iter().for_each(|gone| self.store.forget(gone));
+    }
 
     fn immediate(&mut self, _: ConnectionId, channel: ChannelId, number: u64, taken: bool) {
         self.events.push_back(Event::Immediate { channel, number, taken });
@@ -411,4 +425,6 @@ impl Effects for Collected<'_> {
     fn deleted(&mut self) {
         self.deleted = true;
     }
+
+    crate::store_effects!();
 }

@@ -15,6 +15,9 @@ const LAYOUT: &str = "1";
 /// The file that the running broker holds locked.
 const LOCK: &str = "lock";
 
+/// The directory for messages and definitions.
+const STORE: &str = "store";
+
 /// A data directory in use. Other brokers are kept out until it is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
@@ -54,6 +57,22 @@ impl DataDir {
                 .with_context(|| format!("cannot write {}", marker.display()))?;
         }
         Ok(Self { path, _lock: lock })
+    }
+
+    /// Takes possession of a directory that a broker has used.
+    ///
+    /// # Errors
+    /// If no broker has, or as [`DataDir::open`].
+    pub(crate) fn open_existing(path: &Path) -> anyhow::Result<Self> {
+        if !path.join(MARKER).exists() {
+            bail!("{} is not a data directory of Warren", path.display());
+        }
+        Self::open(path)
+    }
+
+    /// Where messages and definitions are.
+    pub(crate) fn store_path(&self) -> PathBuf {
+        self.path.join(STORE)
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -2,6 +2,7 @@
 
 mod data_dir;
 mod server;
+mod store;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use clap::{CommandFactory, Parser, Subcommand};
                   (AMQP 0-9 and 0-8), talk to it unchanged.",
     after_help = "Start a broker:            warren server\n\
                   With a port and a place:   warren server --amqp-port 5673 --data-dir /var/lib/warren\n\
+                  Verify stored messages:    warren store check /var/lib/warren\n\
                   Complete commands in bash: source <(warren completion bash)"
 )]
 struct Cli {
@@ -29,6 +31,9 @@ struct Cli {
 enum Command {
     /// Run a broker until it gets SIGTERM or SIGINT.
     Server(server::Options),
+    /// Look at the data directory of a stopped broker.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Print a script that completes warren's commands in a shell.
     Completion {
         /// The shell.
@@ -39,6 +44,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Server(options) => server::run(&options),
+        Command::Store(command) => store::run(&command),
         Command::Completion { shell } => {
             // Not straight to standard output: the generator panics when nobody reads it any more.
             let mut script = Vec::new();

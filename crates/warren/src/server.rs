@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +14,7 @@ use tracing_subscriber::filter::LevelFilter;
 use warren_broker::{Broker, Permissions, Settings};
 use warren_config::{Config, Listener, LogLevel};
 use warren_server::{Limits, Server, ServerIdentity};
+use warren_store::{FileSystem, Options as StoreOptions, Recovered, Store};
 
 use crate::data_dir::DataDir;
 
@@ -125,7 +126,9 @@ fn grow_file_table(limit: u64) {
 async fn serve(options: &Options, config: &Config, data_dir: &DataDir, threads: usize) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
-    let broker = Broker::start(settings(config, threads)?);
+    let (store, recovered) = open_store(data_dir)?;
+    let broker = Broker::start(settings(config, threads)?, store, recovered)
+        .with_context(|| format!("the data directory {} cannot be used", data_dir.path().display()))?;
     let server = bind(options, config, &broker)?;
     let addresses = server.addresses().context("cannot tell the port")?;
     announce(&addresses, data_dir)?;
@@ -138,15 +141,60 @@ async fn serve(options: &Options, config: &Config, data_dir: &DataDir, threads: 
     tracing::info!("{signal}: closing connections");
     stop.send_replace(true);
     server.await.context("the server's task failed")?;
+    tokio::task::spawn_blocking(move || broker.stop())
+        .await
+        .context("the broker's task failed")?
+        .context("what was not confirmed may be lost: the store cannot be written")?;
     tracing::info!("stopped");
     Ok(())
 }
+
+/// Opens the store and tells what was found.
+fn open_store(data_dir: &DataDir) -> anyhow::Result<(Arc<Store>, Recovered)> {
+    let path = data_dir.store_path();
+    let shown = path.display();
+    let disk = FileSystem::open(&path).with_context(|| format!("cannot use {shown}"))?;
+    let started = Instant::now();
+    let progress = |done: usize, all: usize| {
+        if started.elapsed() > PROGRESS_AFTER {
+            tracing::info!("reading the log: {done} of {all} segments");
+        }
+    };
+    let (store, recovered) =
+        Store::open(Arc::new(disk), StoreOptions::default(), Box::new(give_up), &progress)
+            .with_context(|| format!("cannot open the store {shown}"))?;
+    for line in &recovered.report {
+        tracing::warn!("{shown}: {line}");
+    }
+    let queues = recovered.queues.values();
+    let messages: u64 = queues.flat_map(|queue| queue.index.counts().map(|(_, count)| count.messages)).sum();
+    if messages > 0 {
+        tracing::info!("{shown}: {messages} messages recovered in {} ms", started.elapsed().as_millis());
+    }
+    Ok((store, recovered))
+}
+
+/// Nothing that comes after a failed write or sync can be relied upon: the process ends before it confirms anything.
+fn give_up(failure: &str) {
+    tracing::error!("{failure}");
+    eprintln!(
+        "warren: {failure}; everything confirmed so far is safe; put the disk in order and start again"
+    );
+    std::process::exit(EXIT_IO_ERROR);
+}
+
+/// The exit status after a failure of the disk: `EX_IOERR` of `sysexits.h`.
+const EXIT_IO_ERROR: i32 = 74;
+
+/// A start that takes longer shows its progress.
+const PROGRESS_AFTER: Duration = Duration::from_secs(1);
 
 fn settings(config: &Config, threads: usize) -> anyhow::Result<Settings> {
     let patterns = &config.default_permissions;
     Ok(Settings {
         shards: u16::try_from(threads).unwrap_or(SHARDS_MAX).min(SHARDS_MAX),
         memory_limit: config.memory_limit(),
+        disk_free_limit: config.disk_free_limit,
         default_vhost: config.default_vhost.clone(),
         default_user: config.default_user.clone(),
         default_password: config.default_pass.clone(),
