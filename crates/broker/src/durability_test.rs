@@ -266,6 +266,10 @@ async fn run(operations: Vec<Operation>) {
         let calls = &journal.calls()[before..];
         assert!(calls.len() <= 1, "{operation:?} is recorded at once: {calls:?}");
         assert!(calls.iter().all(|changes| !changes.is_empty()), "{operation:?} records nothing");
+        let known = journal.table(before);
+        let is_needed =
+            |change: &Change| known.iter().any(|(key, _)| *key == change.key) == change.value.is_none();
+        assert!(calls.iter().flatten().all(is_needed), "{operation:?} records what is so already: {calls:?}");
     }
     for calls in 1..=journal.calls().len() {
         let stored = journal.table(calls);

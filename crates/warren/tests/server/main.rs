@@ -7,6 +7,7 @@ mod abuse;
 mod backpressure;
 mod broker;
 mod client;
+mod durability;
 mod isolation;
 mod login;
 mod shutdown;
