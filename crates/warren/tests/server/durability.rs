@@ -213,6 +213,40 @@ fn a_queue_with_a_damaged_message_stops_and_the_others_go_on() {
     assert_eq!(reply_text, b"NOT_FOUND - queue 'hurt' in vhost '/' process is stopped by supervisor");
 }
 
+/// What earlier versions have left opens, and is what they left: `tests/golden` is never written again.
+#[test]
+fn directories_of_earlier_versions_open() {
+    for (name, delivered) in [("format-1-clean", 3), ("format-1-killed", 10)] {
+        let parent = tempfile::tempdir().expect("a directory");
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        for file in ["WARREN", "store/table.redb", "store/log-0000000001"] {
+            let to = parent.path().join("data").join(file);
+            std::fs::create_dir_all(to.parent().expect("it is in a directory")).expect("there is room");
+            std::fs::copy(golden.join(file), to).expect("there is room");
+        }
+        let broker = start(&parent.path().join("data"));
+        let mut client = Client::with_channel(broker.address());
+        for (queue, numbers) in
+            [("plain", &[2, 3, 5, 6, 7, 8, 9][..]), ("ranked", &[2, 5, 8, 1, 7, 0, 3, 6, 9][..])]
+        {
+            for number in numbers {
+                let get = Method::BasicGet { ticket: 0, queue: queue.as_bytes(), no_ack: true };
+                let answer = client.call(1, &get, "basic.get-ok");
+                let Method::BasicGetOk { redelivered, routing_key, exchange, .. } = answer.method() else {
+                    unreachable!()
+                };
+                assert_eq!((exchange, routing_key), (&b"letters"[..], format!("a.{number}").as_bytes()));
+                let expected = *number < delivered && (queue == "plain" || delivered == 10);
+                assert_eq!(redelivered, expected, "{name}: message {number} of {queue}");
+                let times = if *number == 9 { 10_000 } else { 1 };
+                assert_eq!(client.receiver.body(), format!("{number} ").repeat(times).into_bytes());
+            }
+            assert!(client.get(1, queue).is_none(), "{name}: nothing else is in {queue}");
+        }
+        assert!(!is_there(&broker, "gone"));
+    }
+}
+
 // ---- killed under load -----------------------------------------------------------------------------------
 
 const QUEUES: [&str; 5] = ["direct-0", "direct-1", "fan-0", "fan-1", "fan-2"];
