@@ -448,6 +448,8 @@ impl Level {
             }
         }
         self.drop_leading();
+        // What has moved will not come back.
+        self.log.shrink_to(self.log.len() + self.log.len() / 4);
     }
 
     fn relocate(&mut self, relocated: &Relocated) {

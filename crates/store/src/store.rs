@@ -326,12 +326,14 @@ fn run_checkpoints(
     options: &Options,
     shards: &dyn Shards,
 ) -> Result<(), CheckpointError> {
-    // Nothing happens in a store that is not used, so there is nothing to look at.
-    let mut is_active = false;
     loop {
-        let signal = match is_active {
-            true => signals.recv_timeout(LOOK_INTERVAL),
-            false => signals.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        let signal = if checkpoints.log.len() > options.log_len_max {
+            signals.recv_timeout(Duration::ZERO)
+        } else if checkpoints.is_worthwhile() {
+            signals.recv_timeout(LOOK_INTERVAL)
+        } else {
+            // Nothing happens in a store that is not used, so there is nothing to look at.
+            signals.recv().map_err(|_| RecvTimeoutError::Disconnected)
         };
         match signal {
             Ok(Signal::Look) | Err(RecvTimeoutError::Timeout) => {}
@@ -350,7 +352,6 @@ fn run_checkpoints(
         {
             checkpoints.run(*first, shards)?;
         }
-        is_active = checkpoints.is_worthwhile();
     }
 }
 
