@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
@@ -73,6 +74,20 @@ static void qos(connection_t connection, uint16_t count, bool global)
     ok_rpc(connection, "basic.qos");
 }
 
+/* A queue may hand out more than the channel lets through, and have it back a moment later. */
+static void expect_ready_in_both(const char *what, int expected, connection_t connection, char **queues)
+{
+    const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
+    int found = -1;
+    for (int tries = 0; tries < 200 && found != expected; tries++) {
+        if (tries > 0) {
+            nanosleep(&pause, NULL);
+        }
+        found = ready(connection, 1, queues[0]) + ready(connection, 1, queues[1]);
+    }
+    expect_int(what, expected, found);
+}
+
 static void prefetch(void)
 {
     connection_t connection = connect_broker();
@@ -117,11 +132,10 @@ static void prefetch(void)
     for (int i = 0; i < 4; i++) {
         receive(shared);
     }
-    expect_int("ready while the channel's limit is used up", 6,
-               ready(shared, 1, queues[0]) + ready(shared, 1, queues[1]));
+    expect_ready_in_both("ready while the channel's limit is used up", 6, shared, queues);
     ack(shared, 1, 1, false);
     receive(shared);
-    expect_int("ready after an ack", 5, ready(shared, 1, queues[0]) + ready(shared, 1, queues[1]));
+    expect_ready_in_both("ready after an ack", 5, shared, queues);
     nothing_more(shared);
 }
 

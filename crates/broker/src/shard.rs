@@ -489,6 +489,13 @@ impl Shard {
                 self.wanted.push(Wanted { queue, priority, asked: Asked::Next { after: last, bytes } });
                 return 0;
             }
+            // Nothing was there when it was looked; but since?
+            Asked::Next { after, bytes }
+                if messages.is_empty() && self.parts.store.plan(index, priority, after, bytes).is_some() =>
+            {
+                self.wanted.push(Wanted { queue, priority, asked: Asked::Next { after, bytes } });
+                return 0;
+            }
             Asked::Next { .. } => Command::Loaded { priority, end: messages.is_empty(), messages },
             Asked::These(asked) => Command::Fetched { priority, asked, messages },
         };

@@ -61,6 +61,16 @@ struct Paged {
     bytes: u64,
 }
 
+/// Whether paged messages were asked for.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Loading {
+    #[default]
+    No,
+    Asked,
+    /// They were, and dropped since: that there are no more says nothing of what was paged out later.
+    Outdated,
+}
+
 /// Messages of one priority.
 ///
 /// What was delivered once stood before everything that never was, so returned messages always come first and
@@ -74,8 +84,7 @@ struct Level {
     paged: Paged,
     /// The last message that was ever in `fresh`: what is paged out comes after it.
     resident_up_to: Option<u64>,
-    /// Paged messages were asked for.
-    loading: bool,
+    loading: Loading,
     /// Messages of `returned`, or that are to be buried, were asked for.
     fetching: bool,
 }
@@ -90,7 +99,7 @@ impl Level {
 
     /// Whether nothing is known of it that could still be of use.
     fn is_idle(&self) -> bool {
-        self.is_empty() && !self.loading && !self.fetching
+        self.is_empty() && self.loading == Loading::No && !self.fetching
     }
 
     /// The first message, if it is resident.
@@ -146,14 +155,17 @@ impl Ready {
     /// Below so much resident memory of a level, paged messages are loaded while somebody wants them, in bytes.
     const LOW: usize = 128 * 1024;
 
-    /// How much is loaded at a time while somebody wants messages, in bytes.
+    /// How much is loaded or fetched at a time while somebody wants messages, in bytes.
     const LOAD: usize = 256 * 1024;
 
-    /// How much is loaded if nobody does, in bytes: the first message must be resident, since it may expire.
+    /// The same while memory is short, in bytes.
+    const LOAD_SHORT: usize = 32 * 1024;
+
+    /// How much is loaded if nobody wants messages, in bytes: the first must be resident, since it may expire.
     const LOAD_IDLE: usize = 4 * 1024;
 
-    /// Most returned messages that are fetched at a time.
-    pub(crate) const FETCH_MAX: usize = 64;
+    /// Most messages that are fetched at a time.
+    const FETCH_MAX: usize = 64;
 
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -212,22 +224,23 @@ impl Ready {
     /// Takes in the paged messages that follow the resident ones; `end` says that there are no more.
     pub(crate) fn loaded(&mut self, priority: u8, entries: Vec<Entry>, end: bool) {
         let level = self.level(priority);
-        level.loading = false;
-        let mut memory = 0;
+        let is_outdated = std::mem::take(&mut level.loading) == Loading::Outdated;
+        let mut paged = std::mem::take(&mut level.paged);
+        self.len -= paged.messages as usize;
+        self.body_bytes -= paged.bytes;
         for entry in entries {
-            if level.resident_up_to.is_some_and(|last| last >= entry.seq) {
+            if self.level(priority).resident_up_to.is_some_and(|last| last >= entry.seq) {
                 continue;
             }
-            level.paged.messages = level.paged.messages.saturating_sub(1);
-            level.paged.bytes = level.paged.bytes.saturating_sub(u64::from(entry.body_len));
-            memory += entry.memory();
-            level.push(entry);
+            paged.messages = paged.messages.saturating_sub(1);
+            paged.bytes = paged.bytes.saturating_sub(u64::from(entry.body_len));
+            self.push(entry);
         }
-        // What the store does not have is not there, whatever was counted.
-        let gone = if end { std::mem::take(&mut level.paged) } else { Paged::default() };
-        self.memory += memory;
-        self.len -= gone.messages as usize;
-        self.body_bytes -= gone.bytes;
+        // What the store has is there and what it does not have is not, whatever was counted.
+        let is_end = (end && !is_outdated) || paged.messages == 0;
+        if !is_end {
+            self.restore(priority, paged.messages, paged.bytes);
+        }
         self.drop_idle(priority);
     }
 
@@ -264,25 +277,39 @@ impl Ready {
         !std::mem::replace(&mut self.level(priority).fetching, true)
     }
 
-    /// What should be asked of the store; `wanted` says whether somebody waits for messages.
-    pub(crate) fn requests(&mut self, wanted: bool, requests: &mut Vec<Request>) {
+    /// What should be asked of the store; `wanted` says whether somebody waits for messages, and `room` whether there
+    /// is memory for many.
+    pub(crate) fn requests(&mut self, wanted: bool, room: bool, requests: &mut Vec<Request>) {
+        let (low, bytes) = match (wanted, room) {
+            (true, true) => (Self::LOW, Self::LOAD),
+            (true, false) => (Self::LOAD_SHORT, Self::LOAD_SHORT),
+            (false, _) => (1, Self::LOAD_IDLE),
+        };
         let levels =
             std::iter::once((0, &mut self.base)).chain(self.higher.iter_mut().map(|(p, level)| (*p, level)));
         for (priority, level) in levels {
-            let low = if wanted { Self::LOW } else { 1 };
-            if level.paged.messages > 0 && !level.loading && level.fresh_memory < low {
-                level.loading = true;
-                let bytes = if wanted { Self::LOAD } else { Self::LOAD_IDLE };
+            if level.paged.messages > 0 && level.loading == Loading::No && level.fresh_memory < low {
+                level.loading = Loading::Asked;
                 requests.push(Request::Load { priority, after: level.resident_up_to, bytes });
             }
             let is_away = level.returned.first_key_value().is_some_and(|(_, entry)| entry.message.is_none());
             if is_away && !level.fetching {
                 level.fetching = true;
-                let away = level.returned.iter().filter(|(_, entry)| entry.message.is_none());
-                let seqs = away.map(|(seq, _)| *seq).take(Self::FETCH_MAX).collect();
-                requests.push(Request::Fetch { priority, seqs });
+                let away = level.returned.values().filter(|entry| entry.message.is_none());
+                requests.push(Request::Fetch { priority, seqs: Self::batch(away) });
             }
         }
+    }
+
+    /// Numbers of the first messages, as many as are fetched at a time; at least one if there is any.
+    pub(crate) fn batch<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<u64> {
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            let before = bytes;
+            bytes += entry.body_len as usize;
+            before < Self::LOAD
+        };
+        entries.take_while(fits).take(Self::FETCH_MAX).map(|entry| entry.seq).collect()
     }
 
     /// Whether the first message of every priority is resident and nothing is paged out.
@@ -354,7 +381,8 @@ impl Ready {
     pub(crate) fn clear(&mut self, last: Option<u64>) {
         let levels = std::iter::once(&mut self.base).chain(self.higher.values_mut());
         for level in levels {
-            let (loading, fetching) = (level.loading, level.fetching);
+            let fetching = level.fetching;
+            let loading = if level.loading == Loading::No { Loading::No } else { Loading::Outdated };
             *level = Level { loading, fetching, resident_up_to: last, ..Level::default() };
         }
         self.higher.retain(|_, level| !level.is_idle());

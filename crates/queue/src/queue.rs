@@ -68,6 +68,8 @@ struct Unacked {
     channel: ChannelId,
     /// None for `basic.get`.
     consumer: Option<ConsumerId>,
+    /// Memory of the message as the consumer counts it, in bytes, wherever the message is now.
+    memory: usize,
 }
 
 /// One queue: messages, consumers, and the rule that brings them together.
@@ -87,6 +89,8 @@ pub struct Queue {
     unacked_memory: usize,
     /// Every message from this number on was never delivered.
     undelivered_from: u64,
+    /// Messages below this number were there before the last restart, and may have been delivered.
+    redelivered_below: u64,
     /// When the queue was last of use to anyone.
     last_used: u64,
 }
@@ -107,6 +111,7 @@ impl Queue {
             next_delivery: 0,
             unacked_memory: 0,
             undelivered_from: 0,
+            redelivered_below: 0,
         }
     }
 
@@ -120,6 +125,7 @@ impl Queue {
         }
         queue.next_seq = restored.next_seq;
         queue.undelivered_from = restored.redelivered_below;
+        queue.redelivered_below = restored.redelivered_below;
         queue
     }
 
@@ -177,6 +183,7 @@ impl Queue {
             Command::Publish(publish) => self.publish(now, publish, effects),
             Command::Settle { connection, channel, range, settle } => {
                 self.settle(connection, channel, range, settle, effects);
+                self.expire(now, effects);
                 self.dispatch(effects);
             }
             Command::Credit { connection, consumer, bytes } => {
@@ -207,7 +214,7 @@ impl Queue {
             }
             Command::Loaded { priority, messages, end } => self.loaded(now, priority, messages, end, effects),
             Command::Fetched { priority, asked, messages } => {
-                self.fetched(priority, &asked, messages, effects)
+                self.fetched(now, priority, &asked, messages, effects)
             }
             Command::Delete { asked_by, if_unused, if_empty } => {
                 self.delete(asked_by, if_unused, if_empty, effects);
@@ -225,9 +232,9 @@ impl Queue {
         if self.ready.is_resident() && self.burying.is_empty() {
             return;
         }
-        let wanted = !self.getters.is_empty() || self.consumers.any_can_take();
+        let wanted = !self.getters.is_empty() || self.consumers.any_can_take() || self.is_too_long();
         let mut requests = Vec::new();
-        self.ready.requests(wanted, &mut requests);
+        self.ready.requests(wanted, effects.room(), &mut requests);
         for request in requests {
             match request {
                 Request::Load { priority, after, bytes } => effects.load(priority, after, bytes),
@@ -239,8 +246,7 @@ impl Queue {
         {
             let priority = first.priority;
             let same = self.burying.values().filter(|(entry, _)| entry.priority == priority);
-            let seqs: Vec<u64> = same.map(|(entry, _)| entry.seq).take(Ready::FETCH_MAX).collect();
-            effects.fetch(priority, &seqs);
+            effects.fetch(priority, &Ready::batch(same.map(|(entry, _)| entry)));
         }
     }
 
@@ -255,7 +261,7 @@ impl Queue {
         let entry = |stored: StoredMessage| Entry {
             stored: true,
             persistent: stored.persistent,
-            redelivered: stored.seq < self.undelivered_from,
+            redelivered: stored.seq < self.redelivered_below,
             ..self.entry(stored.seq, stored.at, priority, stored.message)
         };
         let entries = messages.into_iter().map(entry).collect();
@@ -267,6 +273,7 @@ impl Queue {
 
     fn fetched(
         &mut self,
+        now: u64,
         priority: u8,
         asked: &[u64],
         messages: Vec<StoredMessage>,
@@ -285,6 +292,7 @@ impl Queue {
             }
         }
         self.ready.fetch_ended(priority);
+        self.expire(now, effects);
         self.serve(effects);
         self.drop_head(effects);
     }
@@ -389,16 +397,17 @@ impl Queue {
             || settings.max_length_bytes.is_some_and(|max| bytes > max)
     }
 
+    /// Whether the oldest messages have to give way.
+    fn is_too_long(&self) -> bool {
+        let settings = &self.options.settings;
+        settings.overflow == Overflow::DropHead
+            && (settings.max_length.is_some_and(|max| self.ready.len() as u64 > max)
+                || settings.max_length_bytes.is_some_and(|max| self.ready.body_bytes() > max))
+    }
+
     /// Drops the oldest messages while the queue is too long.
     fn drop_head(&mut self, effects: &mut impl Effects) {
-        let settings = &self.options.settings;
-        if settings.overflow != Overflow::DropHead {
-            return;
-        }
-        let (max_length, max_bytes) = (settings.max_length, settings.max_length_bytes);
-        while max_length.is_some_and(|max| self.ready.len() as u64 > max)
-            || max_bytes.is_some_and(|max| self.ready.body_bytes() > max)
-        {
+        while self.is_too_long() {
             // What is paged out gives way as soon as it has been read.
             let Some(entry) = self.ready.pop_lowest() else { return };
             self.bury(entry, DeathReason::MaxLen, effects);
@@ -473,7 +482,8 @@ impl Queue {
                 Self::consumed(&entry, effects);
             } else {
                 let (channel, consumer) = (delivery.channel, Some(delivery.consumer));
-                self.hold(delivery.id, Unacked { entry, connection, channel, consumer });
+                let memory = delivery.message.memory();
+                self.hold(delivery.id, Unacked { entry, connection, channel, consumer, memory });
             }
             effects.deliver(connection, delivery);
         }
@@ -520,7 +530,8 @@ impl Queue {
         if no_ack {
             Self::consumed(&entry, effects);
         } else {
-            self.hold(id, Unacked { entry, connection, channel, consumer: None });
+            let memory = entry.memory();
+            self.hold(id, Unacked { entry, connection, channel, consumer: None, memory });
         }
         effects.reply(connection, channel, Ok(Reply::Got(Some(got))));
     }
@@ -558,7 +569,7 @@ impl Queue {
             let Some(unacked) = self.release(id) else { continue };
             match (unacked.consumer, &mut settled) {
                 (Some(consumer), _) if settle == Settle::Refuse => {
-                    let bytes = unacked.entry.memory();
+                    let bytes = unacked.memory;
                     self.consumers.update(connection, consumer, |c| c.refuse(bytes));
                 }
                 (Some(consumer), Some((same, count))) if *same == consumer => *count += 1,
@@ -576,9 +587,7 @@ impl Queue {
                 Settle::Refuse => self.put_back(unacked.entry, false),
             }
         }
-        if settle == Settle::Requeue {
-            self.drop_head(effects);
-        }
+        self.drop_head(effects);
         if let Some((consumer, count)) = settled {
             self.consumers.update(connection, consumer, |c| c.settled(count));
         }
@@ -661,6 +670,8 @@ impl Queue {
             }
         }
         self.getters.retain(|getter| !is_gone(getter.connection, getter.channel));
+        self.expire(now, effects);
+        self.drop_head(effects);
         self.remove_consumers(now, |c| is_gone(c.connection, c.channel), effects);
         self.dispatch(effects);
     }
@@ -685,6 +696,7 @@ impl Queue {
         self.refuse_getters(effects);
         self.unacked = Ledger::default();
         self.unacked_memory = 0;
+        self.burying.clear();
         effects.deleted();
     }
 

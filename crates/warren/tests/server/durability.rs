@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use warren_amqp091_codec::{ContentHeader, Dialect, Method, OwnedProperties, frame};
 use warren_types::FieldTable;
 
-use crate::broker::{Broker, PATIENCE, run, warren};
+use crate::broker::{Broker, PATIENCE, poll, run, warren};
 use crate::client::{Client, Frame, Receiver, number_of, numbered, put_method};
 
 /// A broker whose directory outlives it.
@@ -203,7 +203,7 @@ fn a_queue_with_a_damaged_message_stops_and_the_others_go_on() {
     let checked = run(warren().args(["store", "check"]).arg(&data));
     assert!(!checked.status.success() && checked.stdout.contains("DAMAGED"), "{}", checked.stdout);
     let broker = start(&data);
-    assert!(broker.log().contains("the queue is stopped"), "{}", broker.log());
+    assert!(poll(PATIENCE, || broker.log().contains("the queue is stopped")), "{}", broker.log());
     let mut client = Client::with_channel(broker.address());
     assert_eq!(client.get(1, "sound").map(|body| number_of(&body)), Some(8));
     client.send(1, &crate::client::get("hurt"));
