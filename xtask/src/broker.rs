@@ -50,21 +50,36 @@ pub(crate) struct Broker {
     group: Group,
     address: Address,
     log: PathBuf,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Broker {
     /// Starts a broker on a free port and waits until it is ready. What it writes to standard error goes to the log.
-    pub(crate) fn start(mut warren: Command, log: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(warren: Command, log: &Path) -> anyhow::Result<Self> {
         // Beside the log, where nobody minds what an interrupted run leaves behind.
         let place = log.parent().context("the log has no folder")?;
         let data = tempfile::Builder::new().prefix("data-").tempdir_in(place)?;
-        let stderr = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        Self::start_on(warren, log, data)
+    }
+
+    /// Kills the broker and starts it again on what it has left.
+    pub(crate) fn kill_and_start(self, warren: Command) -> anyhow::Result<Self> {
+        let Self { group, log, data, .. } = self;
+        if group.has_ended()? {
+            bail!(with_log("the broker ended during the run", &log));
+        }
+        group.finish()?;
+        Self::start_on(warren, &log, data)
+    }
+
+    fn start_on(mut warren: Command, log: &Path, data: TempDir) -> anyhow::Result<Self> {
+        let stderr = File::options().create(true).append(true).open(log);
+        let stderr = stderr.with_context(|| format!("cannot write {}", log.display()))?;
         warren.args(["server", "--amqp-port", "0", "--data-dir"]).arg(data.path().join("data"));
         let mut group = Group::spawn(warren.stdout(Stdio::piped()).stderr(stderr))?;
         let ready = group.lines().and_then(|lines| wait_ready(&group, &lines));
         match ready {
-            Ok(address) => Ok(Self { group, address, log: log.to_owned(), _data: data }),
+            Ok(address) => Ok(Self { group, address, log: log.to_owned(), data }),
             Err(error) => Err(error.context(with_log("the broker did not start", log))),
         }
     }
@@ -78,7 +93,8 @@ impl Broker {
     /// # Errors
     /// If it has ended before, takes too long, fails, or has panicked.
     pub(crate) fn stop(self) -> anyhow::Result<()> {
-        let Self { group, log, .. } = self;
+        // The data directory goes when the broker is gone.
+        let Self { group, log, data: _data, .. } = self;
         let problem = if group.has_ended()? {
             Some(format!("the broker ended during the run, with {}", group.finish()?))
         } else {

@@ -77,6 +77,14 @@ impl Printer {
         self.tally
     }
 
+    /// Counts what another one has printed.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.end_line();
+        let (tally, failures) = other.finish();
+        self.tally += tally;
+        self.failures.extend(failures);
+    }
+
     /// Ends the line that is being printed; tells what there was, and the cases that failed.
     pub(crate) fn finish(mut self) -> (Tally, Vec<String>) {
         self.end_line();

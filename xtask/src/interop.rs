@@ -39,6 +39,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "HOST:PORT")]
     broker: Option<Address>,
 
+    /// Kill the broker when a client's cases have passed, start it on what it left, and run them again.
+    #[arg(long, conflicts_with = "broker")]
+    restarts: bool,
+
     /// Count a client that cannot be set up as failed instead of skipping it.
     #[arg(long, env = "CI", value_parser = FalseyValueParser::new())]
     ci: bool,
@@ -47,7 +51,7 @@ pub(crate) struct Options {
 impl Options {
     /// All clients, each against a broker of its own.
     pub(crate) fn all(ci: bool) -> Self {
-        Self { only: Vec::new(), broker: None, ci }
+        Self { only: Vec::new(), broker: None, restarts: false, ci }
     }
 }
 
@@ -154,7 +158,7 @@ fn run_client(client: &Client, program: Option<&Path>, options: &Options) -> Rep
     let mut printer = Printer::default();
     let result = match (&options.broker, program) {
         (Some(address), _) => client.run(address, &mut printer),
-        (None, Some(program)) => client.run_with_own_broker(program, &mut printer),
+        (None, Some(program)) => client.run_with_own_broker(program, options.restarts, &mut printer),
         (None, None) => Err(anyhow::anyhow!("no broker was built")),
     };
     let (mut tally, mut failures) = printer.finish();
@@ -185,9 +189,22 @@ impl Client {
         Ok(())
     }
 
-    fn run_with_own_broker(&self, program: &Path, printer: &mut Printer) -> anyhow::Result<()> {
-        let broker = Broker::start(Command::new(program), &self.logs.join("broker.log"))?;
-        let cases = self.run(broker.address(), printer);
+    fn run_with_own_broker(
+        &self,
+        program: &Path,
+        restarts: bool,
+        printer: &mut Printer,
+    ) -> anyhow::Result<()> {
+        let log = self.logs.join("broker.log");
+        File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let mut broker = Broker::start(Command::new(program), &log)?;
+        let mut cases = self.run(broker.address(), printer);
+        if restarts && cases.is_ok() {
+            broker = broker.kill_and_start(Command::new(program))?;
+            let mut again = Printer::default();
+            cases = self.run(broker.address(), &mut again);
+            printer.add(again);
+        }
         // What is wrong with the broker explains more than what the client says about it.
         match (broker.stop(), cases) {
             (Err(broker), Err(cases)) => bail!("{broker:#}\n{cases:#}"),
@@ -285,7 +302,7 @@ mod tests {
         symlink(run, folder.join("run")).expect("it can be written");
         let clients = clients(root.path()).expect("there is one");
         let broker = Some(Address { host: "127.0.0.1".to_owned(), port: 1 });
-        run_client(&clients[0], None, &Options { only: Vec::new(), broker, ci })
+        run_client(&clients[0], None, &Options { only: Vec::new(), broker, restarts: false, ci })
     }
 
     #[test]
