@@ -190,6 +190,11 @@ impl Checkpoints {
             .map(|file| file.segment.number)
     }
 
+    /// Whether there are compact files.
+    pub(crate) fn has_files(&self) -> bool {
+        !self.files().is_empty()
+    }
+
     /// Whether copying would win something back.
     pub(crate) fn is_worthwhile(&self) -> bool {
         self.mostly_dead().is_some() || self.files().values().any(|f| f.live_len.load(Ordering::Relaxed) == 0)

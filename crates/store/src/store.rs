@@ -48,8 +48,11 @@ impl Default for Options {
 /// Changes of the metadata table that may wait for a checkpoint.
 const CHANGES_MAX: usize = 100_000;
 
-/// How often it is looked whether a compact file is worth copying.
+/// How long a compact file that is worth copying, or dead, may wait for that.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether there is one.
+const LOOK_INTERVAL_IDLE: Duration = Duration::from_secs(10);
 
 /// A log this many times as long as it should be makes those who append wait.
 const OVERLONG: u64 = 4;
@@ -331,6 +334,9 @@ fn run_checkpoints(
             signals.recv_timeout(Duration::ZERO)
         } else if checkpoints.is_worthwhile() {
             signals.recv_timeout(LOOK_INTERVAL)
+        } else if checkpoints.has_files() {
+            // What is in them may be consumed without anything being written that would fill a segment.
+            signals.recv_timeout(LOOK_INTERVAL_IDLE)
         } else {
             // Nothing happens in a store that is not used, so there is nothing to look at.
             signals.recv().map_err(|_| RecvTimeoutError::Disconnected)
