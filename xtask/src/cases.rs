@@ -91,7 +91,8 @@ impl Printer {
         (self.tally, self.failures)
     }
 
-    fn end_line(&mut self) {
+    /// Ends the line that is being printed.
+    pub(crate) fn end_line(&mut self) {
         if self.column > 0 {
             println!();
         }

@@ -201,6 +201,8 @@ impl Client {
         let mut cases = self.run(broker.address(), printer);
         if restarts && cases.is_ok() {
             broker = broker.kill_and_start(Command::new(program))?;
+            printer.end_line();
+            println!("  killed and started again");
             let mut again = Printer::default();
             cases = self.run(broker.address(), &mut again);
             printer.add(again);
