@@ -1,6 +1,6 @@
 //! Power cuts at any call: what was durable is there, what was forgotten durably is not, nothing else appears.
 //!
-//! `WARREN_SEEDS=first..last` runs other seeds than the few of every test run.
+//! `WARREN_SEEDS=first..last` runs other seeds than those of every test run.
 
 mod model;
 
@@ -25,7 +25,7 @@ fn options() -> Options {
 }
 
 fn seeds() -> std::ops::Range<u64> {
-    let Ok(range) = std::env::var("WARREN_SEEDS") else { return 0..400 };
+    let Ok(range) = std::env::var("WARREN_SEEDS") else { return 0..2000 };
     let (first, last) = range.split_once("..").expect("WARREN_SEEDS=first..last");
     first.parse().expect("a number")..last.parse().expect("a number")
 }
