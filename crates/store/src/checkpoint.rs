@@ -166,7 +166,7 @@ impl Checkpoints {
         let is_damaged = !install.damaged.is_empty();
         shards.install(Arc::new(install));
         self.log.remove_before(first_kept, is_damaged)?;
-        self.remove_dead_files(relocate)?;
+        self.remove_dead_files()?;
         Ok(())
     }
 
@@ -200,14 +200,11 @@ impl Checkpoints {
         self.mostly_dead().is_some() || self.files().values().any(|f| f.live_len.load(Ordering::Relaxed) == 0)
     }
 
-    fn remove_dead_files(&self, copied: Option<u32>) -> io::Result<()> {
+    /// Removes the files that no extent is in any more.
+    fn remove_dead_files(&self) -> io::Result<()> {
         let mut files = self.files();
         let named = self.table.files().map_err(io::Error::other)?;
-        let dead: Vec<u32> = files
-            .keys()
-            .copied()
-            .filter(|number| !named.contains(number) || (Some(*number) == copied && !named.contains(number)))
-            .collect();
+        let dead: Vec<u32> = files.keys().copied().filter(|number| !named.contains(number)).collect();
         for number in dead {
             self.disk.remove(&FileKind::Compact.name(number))?;
             files.remove(&number);

@@ -142,12 +142,6 @@ impl QueueIndex {
             .filter(|(_, count)| count.messages > 0)
     }
 
-    /// One above the highest number there is.
-    #[must_use]
-    pub fn next_seq(&self) -> u64 {
-        self.levels.iter().filter_map(Level::last_seq).max().map_or(0, |seq| seq + 1)
-    }
-
     pub(crate) fn level(&mut self, priority: u8) -> &mut Level {
         let index = match self.levels.binary_search_by_key(&priority, |level| level.priority) {
             Ok(index) => index,
@@ -261,12 +255,7 @@ impl QueueIndex {
     pub fn into_removed(mut self) -> Vec<ExtentKey> {
         for level in &self.levels {
             for extent in &level.extents {
-                extent.file.shrink(extent.live_len());
-                self.removed.push(ExtentKey {
-                    queue: self.queue,
-                    priority: level.priority,
-                    first: extent.first,
-                });
+                level.drop_extent(self.queue, extent, &mut self.removed);
             }
         }
         self.removed
@@ -350,17 +339,16 @@ impl Level {
     }
 
     fn drop_empty_extents(&mut self, queue: QueueId, removed: &mut Vec<ExtentKey>) {
-        let priority = self.priority;
-        let mut drop_at = |extents: &mut VecDeque<Extent>, index: usize| {
-            if let Some(extent) = extents.remove(index) {
-                extent.file.shrink(extent.live_len());
-                removed.push(ExtentKey { queue, priority, first: extent.first });
-            }
-        };
-        while self.extents.front().is_some_and(Extent::is_empty) {
-            drop_at(&mut self.extents, 0);
+        while let Some(extent) = self.extents.pop_front_if(|extent| extent.is_empty()) {
+            self.drop_extent(queue, &extent, removed);
         }
         // Any other extent that empties is dropped when it comes to the front.
+    }
+
+    /// An extent is gone, with what is still in it.
+    fn drop_extent(&self, queue: QueueId, extent: &Extent, removed: &mut Vec<ExtentKey>) {
+        extent.file.shrink(extent.live_len());
+        removed.push(ExtentKey { queue, priority: self.priority, first: extent.first });
     }
 
     fn read_extent(&self, from: u64, bytes: usize) -> Option<Source> {

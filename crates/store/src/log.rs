@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use crate::disk::Disk;
 use crate::journal::{Change, Journal, Lsn};
+use crate::record::HEAD_LEN;
 use crate::records::Records;
 use crate::segment::{FileKind, HEADER_LEN, Segment};
 
-/// Called when something is durable or written.
+/// Called when something is durable.
 pub type Wake = Box<dyn FnOnce() + Send>;
 
 /// How long what nobody waits for may stay unsynced.
@@ -22,6 +23,9 @@ const IDLE_SYNC: Duration = Duration::from_millis(200);
 
 /// Bytes that may wait to be written before those who append must wait too.
 const PENDING_MAX: usize = 8 * 1024 * 1024;
+
+/// Length of the record that starts a group, in bytes: it has neither targets nor a body.
+const BATCH_LEN: usize = HEAD_LEN;
 
 /// A group of records for one segment.
 #[derive(Debug)]
@@ -37,7 +41,6 @@ struct State {
     /// Where the next record goes.
     end: Lsn,
     on_durable: Vec<(Lsn, Wake)>,
-    on_written: Vec<(Lsn, Wake)>,
     /// Changes of the metadata table that are not in the table itself.
     changes: Vec<Change>,
     stopping: bool,
@@ -125,18 +128,17 @@ impl Log {
             return (state.end, state.end);
         }
         let len = records.len();
-        let mut group = Records::default();
-        group.batch();
-        let marker = group.len();
-        let room = u64::from(state.end.offset()) + (len + marker) as u64 <= u64::from(self.segment_len);
+        let room = u64::from(state.end.offset()) + (len + BATCH_LEN) as u64 <= u64::from(self.segment_len);
         if !room && state.end.offset() as usize > HEADER_LEN {
             state.end = Lsn::new(state.end.segment() + 1, HEADER_LEN as u32);
         }
         let was_empty = state.pending.is_empty();
         let same = state.pending.last().is_some_and(|chunk| chunk.start.segment() == state.end.segment());
         if !same {
+            let mut group = Records::default();
+            group.batch();
             state.pending.push(Chunk { start: state.end, records: group });
-            state.end = Lsn(state.end.0 + marker as u64);
+            state.end = Lsn(state.end.0 + BATCH_LEN as u64);
         }
         let base = state.end;
         let chunk = state.pending.last_mut().expect("one was pushed if there was none");
@@ -154,18 +156,6 @@ impl Log {
         self.lock().pending_len > PENDING_MAX
     }
 
-    /// Calls `wake` when everything before `lsn` has been handed to the system.
-    pub(crate) fn when_written(&self, lsn: Lsn, wake: Wake) {
-        {
-            let mut state = self.lock();
-            if self.written_to() < lsn {
-                state.on_written.push((lsn, wake));
-                return;
-            }
-        }
-        wake();
-    }
-
     /// Waits until everything before `lsn` has been handed to the system.
     ///
     /// # Errors
@@ -174,14 +164,7 @@ impl Log {
         if self.written_to() < lsn {
             self.write_by_hand();
         }
-        let mut state = self.lock();
-        while self.written_to() < lsn {
-            if state.failed {
-                return Err(io::Error::other("the log has failed"));
-            }
-            state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        Ok(())
+        self.wait_until(|| self.written_to() >= lsn)
     }
 
     /// Waits until everything before `lsn` is on stable storage.
@@ -194,8 +177,12 @@ impl Log {
             self.when_durable(lsn, Box::new(|| {}));
             self.write_by_hand();
         }
+        self.wait_until(|| self.durable_to() >= lsn)
+    }
+
+    fn wait_until(&self, is_reached: impl Fn() -> bool) -> io::Result<()> {
         let mut state = self.lock();
-        while self.durable_to() < lsn {
+        while !is_reached() {
             if state.failed {
                 return Err(io::Error::other("the log has failed"));
             }
@@ -309,13 +296,12 @@ impl Log {
         self.lock().on_durable.iter().any(|(lsn, _)| *lsn <= end)
     }
 
-    fn release(&self, end: Lsn) {
+    fn release(&self) {
         let durable = self.durable_to();
         let mut ready = Vec::new();
         {
             let mut state = self.lock();
             take_up_to(&mut state.on_durable, durable, &mut ready);
-            take_up_to(&mut state.on_written, end, &mut ready);
         }
         self.progress.notify_all();
         ready.into_iter().for_each(|wake| wake());
@@ -374,7 +360,7 @@ impl Writer {
         if !self.dirty {
             log.durable.store(work.end.0, Ordering::Release);
         }
-        log.release(work.end);
+        log.release();
         Ok(())
     }
 

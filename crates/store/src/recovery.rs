@@ -15,7 +15,7 @@ use crate::extents::Extent;
 use crate::index::{NewEntry, QueueIndex};
 use crate::journal::{Change, Lsn};
 use crate::record::{self, AllUpTo, Kind, Range, Record, Target};
-use crate::segment::{FORMAT, FileKind, HEADER_LEN, HeaderError, Segment, check_header};
+use crate::segment::{FileKind, HEADER_LEN, HeaderError, Segment, check_header};
 use crate::store::OpenError;
 
 /// A queue's stored messages as they were found.
@@ -347,9 +347,4 @@ fn was_durable(number: u32, bytes: &[u8], at: usize, lsn: Lsn) -> bool {
         from = if record.body_is_whole { found + record.len } else { found + 1 };
     }
     false
-}
-
-/// The format version, for `store check`.
-pub(crate) const fn format() -> u32 {
-    FORMAT
 }

@@ -66,7 +66,7 @@ pub enum OpenError {
     /// A later version wrote it.
     #[error(
         "{file} has format {format}, this version knows {}; use the version that wrote it",
-        recovery::format()
+        crate::segment::FORMAT
     )]
     Newer {
         /// The file.
@@ -243,11 +243,6 @@ impl Store {
     pub fn is_full(&self) -> bool {
         self.log.is_full()
             || self.log.len() > OVERLONG * self.options.log_len_max + 4 * u64::from(self.options.segment_len)
-    }
-
-    /// Calls `wake` once everything that was appended so far has been handed to the system.
-    pub fn when_written(&self, wake: Wake) {
-        self.log.when_written(self.log.end(), wake);
     }
 
     /// Calls `wake` once everything before `lsn` is durable.

@@ -139,7 +139,6 @@ fn turn(node: &mut Node, model: &mut Model) {
     let end = turn.append(&store, |_, placed| indexes.values_mut().for_each(|index| placed.note(index)));
     model.appended(end);
     if model.random(3) == 0 {
-        store.when_written(Box::new(|| {}));
         store.write();
     }
     if let Some(end) = end.filter(|_| model.random(3) == 0) {
