@@ -11,12 +11,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use warren_queue::{Command, Forgotten, Publish, Queue, Restored, RestoredLevel, StoredMessage};
+use warren_queue::{Command, Forgotten, Publish, Queue, Restored, RestoredLevel};
 use warren_store::{
     ExtentKey, LoadError, Lsn, QueueIndex, RecoveredQueue, SharedBody, Snapshot, Store, Turn,
 };
 use warren_types::session::Tracking;
-use warren_types::{AmqpError, ChannelId, ConnectionId, Message, QueueId, QueueRef};
+use warren_types::{AmqpError, ChannelId, ConnectionId, Message, QueueId, QueueRef, StoredMessage};
 
 use crate::alarm::MemoryAlarm;
 use crate::auth::Resource;
@@ -475,14 +475,7 @@ impl Shard {
         }
         let index = &slot.index;
         let live = found.messages.into_iter().filter(|message| index.has(priority, message.seq));
-        let messages: Vec<StoredMessage> = live
-            .map(|found| StoredMessage {
-                seq: found.seq,
-                at: found.at,
-                persistent: found.persistent,
-                message: found.message,
-            })
-            .collect();
+        let messages: Vec<StoredMessage> = live.collect();
         let command = match asked {
             // Everything in this stretch was gone: what follows?
             Asked::Next { bytes, .. } if messages.is_empty() && last.is_some() => {

@@ -1,6 +1,6 @@
 use crate::settings::{DeadLetterTarget, DeathReason};
 use warren_types::session::{Delivery, DeliveryRange, Reply, Settle, Tracking};
-use warren_types::{AmqpError, ChannelId, ConnectionId, ConsumerId, Message};
+use warren_types::{AmqpError, ChannelId, ConnectionId, ConsumerId, Message, StoredMessage};
 
 /// What can be asked of a queue.
 #[derive(Debug)]
@@ -142,19 +142,6 @@ pub struct NewConsumer {
     pub prefetch: u32,
     /// Consumers of a higher priority are served first (`x-priority`).
     pub priority: i64,
-}
-
-/// A message as the store has it.
-#[derive(Debug, Clone)]
-pub struct StoredMessage {
-    /// Its number in the queue.
-    pub seq: u64,
-    /// When it came, in milliseconds of the queue's clock.
-    pub at: u64,
-    /// Whether it survives a restart.
-    pub persistent: bool,
-    /// The message.
-    pub message: Message,
 }
 
 /// A stored message that is not in the queue any more.

@@ -27,7 +27,7 @@ mod messages;
 mod queue;
 mod settings;
 
-pub use command::{Command, Effects, Forgotten, Getter, NewConsumer, Publish, StoredMessage};
+pub use command::{Command, Effects, Forgotten, Getter, NewConsumer, Publish};
 pub use consumers::CONSUMER_WINDOW;
 pub use queue::{Queue, QueueOptions, RESIDENT_MAX, Restored, RestoredLevel};
 pub use settings::{DeadLetterTarget, DeathReason, Overflow, Settings};

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use warren_types::session::{Delivery, DeliveryRange, Got, QueueDeclared, Reply, Settle, Tracking};
 use warren_types::{
     AmqpError, ChannelId, ConnectionId, ConsumerId, DeliveryId, Ledger, Message, QueueRef, ShortString,
+    StoredMessage,
 };
 
-use crate::command::{Command, Effects, Getter, NewConsumer, Publish, StoredMessage};
+use crate::command::{Command, Effects, Getter, NewConsumer, Publish};
 use crate::consumers::Consumers;
 use crate::messages::{Entry, NEVER, Ready, Request};
 use crate::settings::{DeathReason, Overflow, Settings};

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, VecDeque};
 use proptest::prelude::*;
 use warren_queue::{
     CONSUMER_WINDOW, Command, DeadLetterTarget, DeathReason, Effects, Forgotten, Getter, NewConsumer,
-    Publish, Queue, QueueOptions, RESIDENT_MAX, Restored, RestoredLevel, Settings, StoredMessage,
+    Publish, Queue, QueueOptions, RESIDENT_MAX, Restored, RestoredLevel, Settings,
 };
 use warren_types::session::{Delivery, DeliveryRange, Got, Reply, Settle, Tracking};
 use warren_types::{
     AmqpError, ChannelId, ConnectionId, ConsumerId, DeliveryId, Message, MessageParts, QueueId, QueueRef,
+    StoredMessage,
 };
 
 const CONNECTION: ConnectionId = ConnectionId { slot: 1, generation: 1 };

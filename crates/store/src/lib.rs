@@ -27,7 +27,7 @@ pub use file_system::FileSystem;
 pub use index::{Count, QueueIndex};
 pub use inspect::{Inspection, check, dump};
 pub use journal::{Change, Journal, Lsn};
-pub use load::{Load, LoadError, LoadedMessages, StoredMessage};
+pub use load::{Load, LoadError, LoadedMessages};
 pub use log::Wake;
 pub use recovery::{Progress, Recovered, RecoveredQueue};
 pub use store::{OnFailure, OpenError, Options, Store};

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use warren_types::Message;
+use warren_types::{Message, StoredMessage};
 
 use crate::journal::Lsn;
 use crate::log::Log;
@@ -19,19 +19,6 @@ const GAP_MAX: u64 = 4096;
 
 /// A body shares the buffer it was read into only if it is at least this part of it.
 const SHARED_PART: usize = 2;
-
-/// A message that was read back.
-#[derive(Debug, Clone)]
-pub struct StoredMessage {
-    /// Its number in the queue.
-    pub seq: u64,
-    /// When it was put there, in milliseconds of the queue's clock.
-    pub at: u64,
-    /// Whether it survives a restart.
-    pub persistent: bool,
-    /// The message.
-    pub message: Message,
-}
 
 /// Why messages cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use warren_queue::{Command, Forgotten, RestoredLevel, StoredMessage};
-use warren_types::Message;
+use warren_queue::{Command, Forgotten, RestoredLevel};
+use warren_types::{Message, StoredMessage};
 
 /// What a queue has stored, in memory, and what it has asked for.
 #[derive(Debug, Default, Clone)]

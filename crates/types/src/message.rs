@@ -180,6 +180,19 @@ impl Message {
     }
 }
 
+/// A message as the store has it.
+#[derive(Debug, Clone)]
+pub struct StoredMessage {
+    /// Its number in the queue.
+    pub seq: u64,
+    /// When it came, in milliseconds of the queue's clock.
+    pub at: u64,
+    /// Whether it survives a restart.
+    pub persistent: bool,
+    /// The message.
+    pub message: Message,
+}
+
 fn pack(parts: MessageParts<'_>, body: &[u8], scratch: &mut Vec<u8>) {
     let short = |bytes: &[u8]| u8::try_from(bytes.len()).expect("names are at most 255 bytes");
     let properties_len = u32::try_from(parts.properties.len()).expect("a content header fits in a frame");
