@@ -523,6 +523,8 @@ def work_queues():
             # As each worker has one unacked task at most, each gets one of the first two, and one more for its ack.
             for channel in channels:
                 channel.wait()
+                # The answer tells that the ack before it has arrived, so that neither worker can be ahead by one.
+                channel.basic_qos(0, 1, False)
             for channel in channels:
                 channel.wait()
             equal(sorted(done), tasks, "tasks")

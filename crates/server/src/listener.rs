@@ -23,6 +23,7 @@ pub struct ServerError {
 pub struct Server {
     listeners: Vec<TcpListener>,
     broker: Arc<Broker>,
+    connections_max: usize,
     limits: Limits,
     identity: Arc<ServerIdentity>,
 }
@@ -31,7 +32,7 @@ pub struct Server {
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 impl Server {
-    /// Opens the listeners.
+    /// Opens the listeners. At most `connections_max` clients are served at a time; more wait to be accepted.
     ///
     /// # Errors
     /// If one of the addresses cannot be listened on.
@@ -39,6 +40,7 @@ impl Server {
         addresses: &[SocketAddr],
         backlog: u32,
         broker: Arc<Broker>,
+        connections_max: usize,
         limits: Limits,
         identity: ServerIdentity,
     ) -> Result<Self, ServerError> {
@@ -48,7 +50,7 @@ impl Server {
                 listen(*address, backlog).map_err(|source| ServerError { address: *address, source })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { listeners, broker, limits, identity: Arc::new(identity) })
+        Ok(Self { listeners, broker, connections_max, limits, identity: Arc::new(identity) })
     }
 
     /// The addresses that are listened on, with the ports that the system chose.
@@ -68,9 +70,17 @@ impl Server {
         for listener in self.listeners {
             acceptors.spawn(accept(listener, accepted_to.clone()));
         }
+        let mut full = false;
         loop {
+            let was_full = std::mem::replace(&mut full, tasks.len() >= self.connections_max);
+            if full && !was_full {
+                tracing::warn!(
+                    connections = tasks.len(),
+                    "no more connections fit the limit of open files: clients wait until others leave; raise the limit"
+                );
+            }
             tokio::select! {
-                Some((socket, peer)) = accepted.recv() => {
+                Some((socket, peer)) = accepted.recv(), if !full => {
                     let machine = warren_amqp091::Connection::new(
                         self.limits.clone(), Arc::clone(&self.identity), Instant::now());
                     let session = self.broker.session(peer);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use warren_types::QueueId;
+use warren_types::{Message, QueueId};
 
 use crate::disk::Disk;
 use crate::extents::{Extent, ExtentKey, ExtentRow};
@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub(crate) removed: Vec<ExtentKey>,
     /// The extents in the file that is to be copied.
     pub(crate) relocate: Vec<(ExtentKey, Extent)>,
+    /// For each compact file the bytes of it that are alive.
+    pub(crate) live: BTreeMap<u32, u64>,
 }
 
 impl Snapshot {
@@ -52,6 +54,8 @@ pub(crate) struct Relocated {
     pub len: u64,
     /// How many records were copied.
     pub records: u64,
+    /// Bytes of their bodies.
+    pub body_bytes: u64,
 }
 
 impl Relocated {
@@ -126,10 +130,9 @@ pub(crate) struct Checkpoints {
     pub next_file: u32,
     /// Most bytes a second that are written.
     pub bytes_per_second: u64,
+    /// Disk space that dead records may take whatever lives, in bytes.
+    pub dead_allowed: u64,
 }
-
-/// Disk space that dead records may take whatever lives, in bytes.
-const DEAD_ALLOWED: u64 = 64 * 1024 * 1024;
 
 /// Bytes written between two looks at the clock.
 const THROTTLE_STEP: u64 = 1024 * 1024;
@@ -144,6 +147,7 @@ impl Checkpoints {
         let (changes, asked) = self.log.take_changes();
         let mut update = Update { changes, first_segment: first_kept, ..Update::default() };
         let mut install = Install::default();
+        self.correct(&snapshots);
         let file = self.write(&snapshots, &mut install)?;
         self.log.wait_durable(asked)?;
         for snapshot in snapshots {
@@ -180,7 +184,7 @@ impl Checkpoints {
         let live = |file: &CompactFile| file.live_len.load(Ordering::Relaxed);
         let len = |file: &CompactFile| file.len.load(Ordering::Relaxed);
         let (all, alive) = files.values().fold((0, 0), |(all, alive), f| (all + len(f), alive + live(f)));
-        if all <= 2 * alive + DEAD_ALLOWED {
+        if all <= 2 * alive + self.dead_allowed {
             return None;
         }
         files
@@ -188,6 +192,14 @@ impl Checkpoints {
             .filter(|file| live(file) > 0)
             .min_by_key(|file| live(file) * 1000 / len(file).max(1))
             .map(|file| file.segment.number)
+    }
+
+    /// Takes over what the indexes have counted. The files' own counts miss what was dropped while it moved.
+    fn correct(&self, snapshots: &[Snapshot]) {
+        for (number, file) in self.files().iter() {
+            let live = snapshots.iter().filter_map(|snapshot| snapshot.live.get(number)).sum();
+            file.live_len.store(live, Ordering::Relaxed);
+        }
     }
 
     /// Whether there are compact files.
@@ -311,7 +323,7 @@ impl CompactWriter {
 
     /// Copies what is alive.
     fn copy_extent(&mut self, key: ExtentKey, extent: &Extent) -> Result<Relocated, CheckpointError> {
-        let (offset, mut records) = (self.position(), 0);
+        let (offset, mut records, mut body_bytes) = (self.position(), 0, 0);
         let mut reader =
             ExtentReader::new(Arc::clone(&extent.file.segment), extent.offset, extent.offset + extent.len);
         while let Some((record, _, _)) = reader.next()? {
@@ -319,9 +331,11 @@ impl CompactWriter {
             if extent.has(target.seq) {
                 self.put(target, record.persistent, record.value, record.body)?;
                 records += 1;
+                body_bytes += Message::stored_body_len(record.body).unwrap_or_default() as u64;
             }
         }
-        Ok(Relocated { key, file: Arc::clone(&self.file), offset, len: self.position() - offset, records })
+        let (file, len) = (Arc::clone(&self.file), self.position() - offset);
+        Ok(Relocated { key, file, offset, len, records, body_bytes })
     }
 
     fn put(&mut self, target: Target, persistent: bool, value: u64, body: &[u8]) -> io::Result<()> {

@@ -92,6 +92,8 @@ pub(crate) struct Extent {
     pub last: u64,
     /// How many records it has.
     records: u64,
+    /// Bytes of these records that are not bodies.
+    heads_len: u64,
     /// Bytes of the bodies of what is there.
     body_bytes: u64,
     /// Distances to `first` of what is not there: gone, or never in the extent.
@@ -113,6 +115,7 @@ impl Extent {
             first,
             last: first,
             records: 0,
+            heads_len: 0,
             body_bytes: 0,
             gone: RoaringBitmap::new(),
             transient: RoaringBitmap::new(),
@@ -122,7 +125,7 @@ impl Extent {
     }
 
     pub(crate) fn from_row(key: ExtentKey, row: ExtentRow, file: Arc<CompactFile>) -> Self {
-        Self {
+        let mut extent = Self {
             offset: row.offset,
             len: row.len,
             last: row.last,
@@ -130,7 +133,12 @@ impl Extent {
             body_bytes: row.body_bytes,
             gone: row.gone,
             ..Self::new(file, row.offset, key.first)
-        }
+        };
+        // The row does not tell how long the bodies were that are gone: as long as the others, on average.
+        let bodies = u128::from(extent.body_bytes) * u128::from(extent.records)
+            / u128::from(extent.count().messages.max(1));
+        extent.heads_len = extent.len.saturating_sub(u64::try_from(bodies).unwrap_or(u64::MAX));
+        extent
     }
 
     /// What does not survive a restart is not there for whoever reads the row.
@@ -153,7 +161,8 @@ impl Extent {
             self.gone.insert_range(self.distance(self.last) + 1..distance);
         }
         self.last = seq;
-        self.len = end - self.offset;
+        let len = std::mem::replace(&mut self.len, end - self.offset);
+        self.heads_len += (self.len - len).saturating_sub(body_len);
         self.records += 1;
         self.body_bytes += body_len;
         if !persistent {
@@ -172,9 +181,10 @@ impl Extent {
         Count { messages, bytes: if messages == 0 { 0 } else { self.body_bytes } }
     }
 
-    /// Bytes of the records that are there, by estimate.
+    /// Bytes of the records that are there: the bodies, and for the rest the average of all.
     pub(crate) fn live_len(&self) -> u64 {
-        self.len * self.count().messages / self.records.max(1)
+        let live = self.count();
+        live.bytes + self.heads_len * live.messages / self.records.max(1)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -190,17 +200,17 @@ impl Extent {
     }
 
     pub(crate) fn forget(&mut self, seq: u64, body_len: u64) {
-        let distance = self.distance(seq);
+        let (distance, live_len) = (self.distance(seq), self.live_len());
         if !self.gone.insert(distance) {
             return;
         }
-        self.file.shrink(self.len / self.records.max(1));
         self.body_bytes = self.body_bytes.saturating_sub(body_len);
         if self.transient.contains(distance) {
             self.transient_bytes = self.transient_bytes.saturating_sub(body_len);
         } else {
             self.dirty = true;
         }
+        self.file.shrink(live_len.saturating_sub(self.live_len()));
     }
 
     /// Everything up to `last` is gone but for some numbers, in rising order.
@@ -218,7 +228,7 @@ impl Extent {
         let left = self.count().messages;
         self.body_bytes = self.body_bytes / live.messages.max(1) * left;
         self.transient_bytes = self.transient_bytes.min(self.body_bytes);
-        self.file.shrink(live_len - self.live_len());
+        self.file.shrink(live_len.saturating_sub(self.live_len()));
         self.dirty = true;
     }
 
@@ -228,6 +238,8 @@ impl Extent {
         self.offset = to.offset;
         self.len = to.len;
         self.records = to.records;
+        self.heads_len = to.len.saturating_sub(to.body_bytes);
+        self.file.shrink(to.len.saturating_sub(self.live_len()));
         self.dirty = true;
     }
 }

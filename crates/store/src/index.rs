@@ -23,13 +23,13 @@ pub(crate) struct CompactFile {
     pub segment: Arc<Segment>,
     /// Length of the file, in bytes.
     pub len: AtomicU64,
-    /// Bytes of the records that are not gone, by estimate.
+    /// Bytes of the records that are not gone.
     pub live_len: AtomicU64,
 }
 
 impl CompactFile {
     pub(crate) fn shrink(&self, bytes: u64) {
-        // The estimate may not fall below nothing.
+        // What extents report is rounded; less than nothing would be very much.
         let _previous = self
             .live_len
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| Some(live.saturating_sub(bytes)));
@@ -223,11 +223,15 @@ impl QueueIndex {
 
     /// Adds to `snapshot` what a checkpoint must know. Messages in the log before `up_to` begin their move.
     pub fn snapshot(&mut self, up_to: Lsn, relocate: Option<u32>, snapshot: &mut Snapshot) {
+        for level in &mut self.levels {
+            level.drop_all_empty_extents(self.queue, &mut self.removed);
+        }
         snapshot.removed.append(&mut self.removed);
         for level in &mut self.levels {
             level.begin_move(self.queue, up_to, snapshot);
             for extent in &mut level.extents {
                 let key = ExtentKey { queue: self.queue, priority: level.priority, first: extent.first };
+                *snapshot.live.entry(extent.file.segment.number).or_default() += extent.live_len();
                 if std::mem::take(&mut extent.dirty) {
                     snapshot.dirty.push((key, extent.row()));
                 }
@@ -342,7 +346,18 @@ impl Level {
         while let Some(extent) = self.extents.pop_front_if(|extent| extent.is_empty()) {
             self.drop_extent(queue, &extent, removed);
         }
-        // Any other extent that empties is dropped when it comes to the front.
+        // Others that empty go when they come to the front, or at the next checkpoint.
+    }
+
+    /// Behind a message that stays for long, extents come and go; each keeps its file as long as it is there.
+    fn drop_all_empty_extents(&mut self, queue: QueueId, removed: &mut Vec<ExtentKey>) {
+        if !self.extents.iter().any(Extent::is_empty) {
+            return;
+        }
+        let (empty, kept) = std::mem::take(&mut self.extents).into_iter().partition(Extent::is_empty);
+        self.extents = kept;
+        let empty: VecDeque<Extent> = empty;
+        empty.iter().for_each(|extent| self.drop_extent(queue, extent, removed));
     }
 
     /// An extent is gone, with what is still in it.

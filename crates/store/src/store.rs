@@ -29,6 +29,9 @@ pub struct Options {
     pub log_len_max: u64,
     /// Most bytes a second that are moved in the background; 0 for no limit.
     pub bytes_per_second: u64,
+    /// Compact files are at most twice as long as what is alive in them and this many bytes; beyond that, the one
+    /// with the largest dead part is copied at the next checkpoint.
+    pub dead_allowed: u64,
     /// Start no threads: whoever waits does the work, and [`Store::write`] and [`Store::checkpoint`] the rest. For
     /// tests that must do the same every time.
     pub by_hand: bool,
@@ -40,6 +43,7 @@ impl Default for Options {
             segment_len: 16 * 1024 * 1024,
             log_len_max: 64 * 1024 * 1024,
             bytes_per_second: 400 * 1024 * 1024,
+            dead_allowed: 64 * 1024 * 1024,
             by_hand: false,
         }
     }
@@ -157,10 +161,17 @@ impl Store {
         let log = Log::new(Arc::clone(&disk), options.segment_len, segments, next, hooks, options.by_hand);
         log.resume_changes(changes);
         let log = Arc::new(log);
-        let bytes_per_second = options.bytes_per_second;
+        let Options { bytes_per_second, dead_allowed, .. } = options;
         let files = Mutex::new(files);
-        let checkpoints =
-            Checkpoints { disk, log: Arc::clone(&log), table, files, next_file, bytes_per_second };
+        let checkpoints = Checkpoints {
+            disk,
+            log: Arc::clone(&log),
+            table,
+            files,
+            next_file,
+            bytes_per_second,
+            dead_allowed,
+        };
         let (loader, jobs) = mpsc::channel();
         let store = Arc::new(Self {
             log,

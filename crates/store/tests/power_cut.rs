@@ -20,8 +20,17 @@ const LIVES: usize = 4;
 /// Turns of a life, if the power holds that long.
 const TURNS: u64 = 60;
 
+/// So little that compact files are copied in most lives.
+const DEAD_ALLOWED: u64 = 8 * 1024;
+
 fn options() -> Options {
-    Options { segment_len: 8 * 1024, log_len_max: 32 * 1024, bytes_per_second: 0, by_hand: true }
+    Options {
+        segment_len: 8 * 1024,
+        log_len_max: 32 * 1024,
+        bytes_per_second: 0,
+        dead_allowed: DEAD_ALLOWED,
+        by_hand: true,
+    }
 }
 
 fn seeds() -> std::ops::Range<u64> {
@@ -109,6 +118,16 @@ fn message(model: &mut Model, persistent: bool) -> Message {
     Message::new(parts, &body, &mut Vec::new())
 }
 
+/// A turn of the shard in which messages go and none come.
+fn forget(node: &mut Node, model: &mut Model) {
+    let mut turn = Turn::default();
+    for (queue, priority, seq, persistent, body_len) in model.forget_some() {
+        turn.forget(node.index(queue), priority, seq, persistent, body_len);
+    }
+    model.appended(turn.append(&node.store, |_, _| {}));
+    node.store.write();
+}
+
 /// One turn of the shard: publishes, forgets, changes; then perhaps a wait, a write, a checkpoint.
 fn turn(node: &mut Node, model: &mut Model) {
     let mut turn = Turn::default();
@@ -126,7 +145,7 @@ fn turn(node: &mut Node, model: &mut Model) {
     for (queue, priority, seq, persistent, body_len) in model.forget_some() {
         turn.forget(node.index(queue), priority, seq, persistent, body_len);
     }
-    if model.random(40) == 0 {
+    if model.has_purges && model.random(40) == 0 {
         let (queue, priority, last, except) = model.forget_all();
         turn.forget_all(node.index(queue), priority, last, &except);
     }
@@ -153,6 +172,11 @@ fn turn(node: &mut Node, model: &mut Model) {
         }
     }
     model.durable(|lsn| store.is_durable(lsn));
+}
+
+fn checkpoint(node: &mut Node, keep: usize) {
+    let shards = Indexes(std::cell::RefCell::new(&mut node.indexes));
+    node.store.checkpoint(keep, &shards).expect("the disk works");
 }
 
 /// Compares everything that can be read with the model while the store runs.
@@ -235,4 +259,47 @@ fn what_is_durable_survives_power_cuts() {
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+#[test]
+fn compact_files_are_at_most_twice_as_long_as_what_lives_in_them_and_a_constant() {
+    /// More than a record and its place among others take on top of the message.
+    const RECORD_OVERHEAD: u64 = 64;
+    const FILES_MAX: usize = 200;
+    let (mut largest, mut copied) = (0, 0);
+    for seed in 0..20 {
+        let (disk, mut model) = (SimDisk::new(seed), Model::new(seed));
+        // What a purge spares is taken to be as long as the average.
+        model.has_purges = false;
+        let (mut node, _) = Node::open(&disk).expect("the disk is new");
+        for round in 0..40 {
+            for _ in 0..30 {
+                turn(&mut node, &mut model);
+            }
+            for _ in 0..if round % 4 == 3 { 300 } else { 0 } {
+                forget(&mut node, &mut model);
+            }
+            // Everything goes from the log to compact files; then each checkpoint copies one at most.
+            checkpoint(&mut node, 0);
+            let compact = || -> u64 {
+                let names = disk.list().expect("the disk works").into_iter();
+                let names = names.filter(|name| name.starts_with("compact-"));
+                names.map(|name| disk.open(&name).and_then(|file| file.len()).expect("the disk works")).sum()
+            };
+            let live = model.live_len(RECORD_OVERHEAD);
+            let bound = 2 * live + DEAD_ALLOWED;
+            let before = compact();
+            for _ in 0..FILES_MAX {
+                if compact() <= bound {
+                    break;
+                }
+                checkpoint(&mut node, 0);
+                copied += 1;
+            }
+            assert!(compact() <= bound, "seed {seed}, round {round}: {} bytes, {live} alive", compact());
+            largest = largest.max(before);
+        }
+        check_running(&mut node, &model);
+    }
+    assert!(copied > 0 && largest > 4 * DEAD_ALLOWED, "{copied} copied, at most {largest} bytes");
 }

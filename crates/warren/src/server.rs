@@ -112,6 +112,20 @@ fn raise_file_limit() {
     grow_file_table(limit.current.unwrap_or(u64::MAX));
 }
 
+/// How many clients can be served: a part of the files is kept for the store, which cannot go on without.
+fn connections_max() -> usize {
+    use rustix::process::{Resource, getrlimit};
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let kept = (files / 4).clamp(FILES_KEPT_MIN, FILES_KEPT_MAX);
+    usize::try_from(files.saturating_sub(kept)).unwrap_or(usize::MAX).max(1)
+}
+
+/// Files kept for the store, the listeners and the runtime, when the limit is low.
+const FILES_KEPT_MIN: u64 = 48;
+
+/// Files kept for the same when the limit is high: compact files of a backlog of about a terabyte.
+const FILES_KEPT_MAX: u64 = 32_768;
+
 /// The kernel doubles the table of open files when it is full, and all threads wait for that: a second, in which
 /// a burst of connections overflows the backlog. So it gets its size before there is anyone to wait.
 fn grow_file_table(limit: u64) {
@@ -226,7 +240,8 @@ fn bind(options: &Options, config: &Config, broker: &Arc<Broker>) -> anyhow::Res
         handshake_timeout: config.handshake_timeout,
     };
     let open = |addresses: &[SocketAddr]| {
-        Server::bind(addresses, config.backlog, Arc::clone(broker), limits.clone(), identity(config))
+        let broker = Arc::clone(broker);
+        Server::bind(addresses, config.backlog, broker, connections_max(), limits.clone(), identity(config))
     };
     let mut addresses = Vec::new();
     for listener in listeners {

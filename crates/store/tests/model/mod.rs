@@ -40,6 +40,8 @@ type Key = (QueueId, u8, u64);
 type Metadata = BTreeMap<Vec<u8>, Vec<u8>>;
 
 pub struct Model {
+    /// Whether queues are purged.
+    pub has_purges: bool,
     state: u64,
     messages: BTreeMap<Key, Known>,
     next_seq: BTreeMap<QueueId, u64>,
@@ -54,6 +56,7 @@ pub struct Model {
 impl Model {
     pub fn new(seed: u64) -> Self {
         Self {
+            has_purges: true,
             state: seed,
             messages: BTreeMap::new(),
             next_seq: BTreeMap::new(),
@@ -170,6 +173,16 @@ impl Model {
     pub fn live(&self, queue: QueueId, priority: u8) -> Vec<u64> {
         let all = self.messages.range((queue, priority, 0)..=(queue, priority, u64::MAX));
         all.filter(|(_, known)| known.is_live()).map(|(key, _)| key.2).collect()
+    }
+
+    /// Bytes of all messages that are there, each with so many on top.
+    pub fn live_len(&self, overhead: u64) -> u64 {
+        let live = self.messages.values().filter(|known| known.is_live());
+        let len = |message: &Message| {
+            let (packed, body) = message.stored();
+            (packed.len() + body.len()) as u64
+        };
+        live.map(|known| len(&known.message) + overhead).sum()
     }
 
     pub fn certain(&self, queue: QueueId, priority: u8) -> Vec<u64> {

@@ -154,15 +154,19 @@ impl Client {
 
     /// A connection that is open and on which both sides send heartbeats.
     pub(crate) fn open_with_heartbeat(address: SocketAddr, heartbeat: u16) -> Self {
-        let mut client = Self::connect(address);
-        client.write(&Dialect::HEADER_091);
-        client.receiver.method("connection.start");
-        client.send(0, &start_ok(b"\0guest\0guest"));
-        client.receiver.method("connection.tune");
-        client.send(0, &Method::ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat });
+        Self::connect(address).handshake(heartbeat)
+    }
+
+    /// Opens a connection on which nothing was said.
+    pub(crate) fn handshake(mut self, heartbeat: u16) -> Self {
+        self.write(&Dialect::HEADER_091);
+        self.receiver.method("connection.start");
+        self.send(0, &start_ok(b"\0guest\0guest"));
+        self.receiver.method("connection.tune");
+        self.send(0, &Method::ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat });
         let open = Method::ConnectionOpen { virtual_host: b"/", capabilities: b"", insist: false };
-        client.call(0, &open, "connection.open-ok");
-        client
+        self.call(0, &open, "connection.open-ok");
+        self
     }
 
     /// A connection with channel 1 open.

@@ -214,6 +214,46 @@ fn a_queue_with_a_damaged_message_stops_and_the_others_go_on() {
 }
 
 /// What earlier versions have left opens, and is what they left: `tests/golden` is never written again.
+/// Clients that come when all files are taken wait in the system's queue; the store still gets the files it needs.
+#[test]
+fn clients_beyond_the_limit_of_open_files_wait_and_the_store_goes_on() {
+    const FILES: usize = 128;
+    const CLIENTS: usize = 200;
+    const LEN: usize = 1 << 20;
+    /// More than two segments of the log take.
+    const MESSAGES: u64 = 40;
+    let broker = Broker::launch("", |command, _| {
+        let mut limited = std::process::Command::new("prlimit");
+        limited.arg(format!("--nofile={FILES}")).arg(command.get_program()).args(command.get_args());
+        limited.args(["--bind", "127.0.0.1", "--amqp-port", "0"]);
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        *command = limited;
+    });
+    let mut publisher = Client::with_channel(broker.address());
+    declare(&mut publisher, "queue", true);
+    publisher.call(1, &Method::ConfirmSelect { nowait: false }, "confirm.select-ok");
+    let mut waiting: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(broker.address())).collect();
+    assert!(poll(PATIENCE, || broker.log().contains("no more connections fit the limit of open files")));
+    let mut bytes = Vec::new();
+    for number in 1..=MESSAGES {
+        put_message(&mut bytes, "", "queue", true, &numbered(number, LEN));
+        publisher.write(&bytes);
+        bytes.clear();
+    }
+    confirmed(&mut publisher.receiver, MESSAGES);
+    assert_eq!(declare(&mut publisher, "queue", true), MESSAGES as u32);
+    // The last one to come is served when others have left.
+    let last = waiting.pop().expect("they were connected");
+    drop(waiting);
+    last.handshake(0).close();
+    publisher.close();
+}
+
 #[test]
 fn directories_of_earlier_versions_open() {
     for (name, delivered) in [("format-1-clean", 3), ("format-1-killed", 10)] {
