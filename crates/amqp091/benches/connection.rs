@@ -13,8 +13,8 @@ use warren_types::session::{
     QueueDeclared, Reply, Route, RouteRequest, Session, Settle, Tracking,
 };
 use warren_types::{
-    AmqpError, ChannelId, ConsumerId, DeliveryId, FieldTable, Message, MessageParts, QueueId, QueueRef,
-    ShortString,
+    AmqpError, ChannelId, ChannelLimit, ConsumerId, DeliveryId, FieldTable, Message, MessageParts, QueueId,
+    QueueRef, ShortString,
 };
 
 /// Messages in a batch: one read of a busy connection.
@@ -96,7 +96,8 @@ impl Session for Null {
 
     fn cancel(&mut self, _: ChannelId, _: QueueRef, _: ConsumerId) {}
 
-    fn resume(&mut self, _: ChannelId, _: QueueRef, _: ConsumerId, _: u32) {}
+    fn limit(&mut self, _: QueueRef, _: ConsumerId, _: Arc<ChannelLimit>) {}
+    fn resume(&mut self, _: QueueRef, _: ConsumerId) {}
 
     fn start_direct_replies(&mut self, _: ChannelId) -> ShortString {
         ShortString::truncated(b"address")
@@ -271,6 +272,7 @@ fn delivery(message: &Message, id: u64) -> Event {
         queue: QUEUE,
         id: DeliveryId(id),
         redelivered: false,
+        limited: false,
         message: message.clone(),
     })
 }

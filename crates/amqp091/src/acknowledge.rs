@@ -4,7 +4,7 @@ use warren_amqp091_codec::Method;
 use warren_types::session::{Delivery, DeliveryRange, Session, Settle};
 use warren_types::{AmqpError, ConsumerId, DeliveryId, QueueRef};
 
-use crate::channel::{Channel, MethodResult, Mode, effective_prefetch};
+use crate::channel::{Channel, MethodResult, Mode};
 use crate::shared::Core;
 
 /// A delivery that the client has not settled.
@@ -24,16 +24,11 @@ struct Settling {
 
 impl Channel {
     pub(crate) fn deliver(&mut self, delivery: Delivery, core: &mut Core, session: &mut impl Session) {
-        let Delivery { consumer: id, queue, id: delivery_id, redelivered, message, .. } = delivery;
+        let Delivery { consumer: id, queue, id: delivery_id, redelivered, limited, message, .. } = delivery;
         let Some(consumer) = self.consumers.get(&id) else { return };
         if !consumer.no_ack {
-            if self.limit > 0 && self.consumers_unacked >= self.limit {
-                let range = DeliveryRange { first: delivery_id, last: delivery_id };
-                session.settle(self.id, queue, range, Settle::Refuse);
-                if !self.refused.contains(&id) {
-                    self.refused.push(id);
-                }
-                return;
+            if let Some(limit) = self.limit.as_ref().filter(|_| !limited) {
+                limit.count();
             }
             self.consumers_unacked += 1;
             let unacked = Unacked { queue, id: delivery_id, consumer: Some(id) };
@@ -72,13 +67,13 @@ impl Channel {
         if !requeue {
             return Err(AmqpError::not_implemented("requeue=false"));
         }
-        let mut settling = Settling::new(Settle::Requeue);
+        let (before, mut settling) = (self.consumers_unacked, Settling::new(Settle::Requeue));
         // Not what a transaction holds back: that counts until the commit.
         while let Some((_, unacked)) = self.unacked.take_first_up_to(u64::MAX) {
             self.settle_one(&unacked, &mut settling, session);
         }
         settling.finish(self.id, session);
-        self.resume_refused(session);
+        self.release_places(before, session);
         Ok(())
     }
 
@@ -97,7 +92,7 @@ impl Channel {
             self.settle_at_commit(tag, multiple, settle);
             return Ok(());
         }
-        let mut settling = Settling::new(settle);
+        let (before, mut settling) = (self.consumers_unacked, Settling::new(settle));
         if multiple {
             let last = if everything { u64::MAX } else { tag };
             while let Some((_, unacked)) = self.unacked.take_first_up_to(last) {
@@ -107,7 +102,7 @@ impl Channel {
             self.settle_one(&unacked, &mut settling, session);
         }
         settling.finish(self.id, session);
-        self.resume_refused(session);
+        self.release_places(before, session);
         Ok(())
     }
 
@@ -125,25 +120,26 @@ impl Channel {
         settle: Settle,
         session: &mut impl Session,
     ) {
-        let mut settling = Settling::new(settle);
+        let (before, mut settling) = (self.consumers_unacked, Settling::new(settle));
         for (_, unacked) in &held {
             self.settle_one(unacked, &mut settling, session);
         }
         settling.finish(self.id, session);
-        self.resume_refused(session);
+        self.release_places(before, session);
     }
 
-    /// Lets consumers try again that were refused for the channel's limit, once it has room.
-    pub(crate) fn resume_refused(&mut self, session: &mut impl Session) {
-        if self.refused.is_empty() || (self.limit > 0 && self.consumers_unacked >= self.limit) {
-            return;
+    /// Gives back the places of what was settled since `before` were unacked.
+    fn release_places(&self, before: u32, session: &mut impl Session) {
+        if let Some(limit) = &self.limit {
+            resume(limit.release(before - self.consumers_unacked), session);
         }
-        for id in std::mem::take(&mut self.refused) {
-            if let Some(consumer) = self.consumers.get(&id) {
-                let prefetch = effective_prefetch(consumer.prefetch, self.limit);
-                session.resume(self.id, consumer.queue, id, prefetch);
-            }
-        }
+    }
+}
+
+/// Lets consumers try again for which the channel's limit had no room.
+pub(crate) fn resume(waiting: Vec<(QueueRef, ConsumerId)>, session: &mut impl Session) {
+    for (queue, consumer) in waiting {
+        session.resume(queue, consumer);
     }
 }
 

@@ -1,5 +1,7 @@
 //! A channel: what a client did on it, and what it gets through it.
 
+use std::sync::Arc;
+
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use warren_amqp091_codec::Method;
@@ -7,9 +9,9 @@ use warren_types::session::{
     Bind, BindTarget, Consume, Event, ExchangeDeclare, Got, Outcome, QueueDeclare, QueueDeclared, Reply,
     Session,
 };
-use warren_types::{AmqpError, ChannelId, ConsumerId, Ledger, Message, QueueRef, ShortString};
+use warren_types::{AmqpError, ChannelId, ChannelLimit, ConsumerId, Ledger, Message, QueueRef, ShortString};
 
-use crate::acknowledge::Unacked;
+use crate::acknowledge::{Unacked, resume};
 use crate::confirms::Confirms;
 use crate::content::{self, Incoming};
 use crate::publish::Immediates;
@@ -28,8 +30,6 @@ pub(crate) struct Consumer {
     pub tag: ShortString,
     pub queue: QueueRef,
     pub no_ack: bool,
-    /// The prefetch it was given when it came (`basic.qos` with global=false).
-    pub prefetch: u16,
 }
 
 /// The consumer of direct replies.
@@ -90,12 +90,10 @@ pub(crate) struct Channel {
     pub last_tag: u64,
     /// Prefetch for consumers to come (`basic.qos` with global=false).
     prefetch: u16,
-    /// Limit over all consumers of the channel (`basic.qos` with global=true), 0 for none.
-    pub limit: u32,
+    /// Limit over all consumers of the channel, once there was one.
+    pub limit: Option<Arc<ChannelLimit>>,
     /// Unacked deliveries to consumers.
     pub consumers_unacked: u32,
-    /// Consumers that were refused a delivery because of `limit`.
-    pub refused: Vec<ConsumerId>,
     pub mode: Mode,
     pub confirms: Confirms,
     pub immediates: Option<Box<Immediates>>,
@@ -115,9 +113,8 @@ impl Channel {
             unacked: Ledger::default(),
             last_tag: 0,
             prefetch: 0,
-            limit: 0,
+            limit: None,
             consumers_unacked: 0,
-            refused: Vec::new(),
             mode: Mode::Plain,
             confirms: Confirms::default(),
             immediates: None,
@@ -366,11 +363,11 @@ impl Channel {
         let queue = self.queue_name(queue)?;
         core.next_consumer += 1;
         let id = ConsumerId(core.next_consumer);
-        let prefetch = effective_prefetch(self.prefetch, self.limit);
+        let (prefetch, limit) = (self.prefetch.into(), self.limit.clone());
         let consume =
-            Consume { queue, consumer: id, tag: tag.clone(), no_ack, exclusive, prefetch, arguments };
+            Consume { queue, consumer: id, tag: tag.clone(), no_ack, exclusive, prefetch, limit, arguments };
         let queue = session.consume(self.id, consume)?;
-        let consumer = Consumer { tag, queue, no_ack, prefetch: self.prefetch };
+        let consumer = Consumer { tag, queue, no_ack };
         self.wait(Awaiting::Consume { nowait, id, consumer }, core);
         Ok(())
     }
@@ -423,7 +420,6 @@ impl Channel {
     fn forget_consumer(&mut self, id: ConsumerId) -> Option<Consumer> {
         let consumer = self.consumers.remove(&id)?;
         self.tags.remove(&consumer.tag);
-        self.refused.retain(|refused| *refused != id);
         Some(consumer)
     }
 
@@ -451,19 +447,17 @@ impl Channel {
         if prefetch_size != 0 {
             return Err(AmqpError::not_implemented(format!("prefetch_size!=0 ({prefetch_size})")));
         }
-        if global {
-            self.limit = prefetch_count.into();
-            self.refused.clear();
-            for (id, consumer) in &self.consumers {
-                session.resume(
-                    self.id,
-                    consumer.queue,
-                    *id,
-                    effective_prefetch(consumer.prefetch, self.limit),
-                );
+        match &self.limit {
+            _ if !global => self.prefetch = prefetch_count,
+            Some(limit) => resume(limit.set(prefetch_count.into()), session),
+            None if prefetch_count == 0 => {}
+            None => {
+                let limit = Arc::new(ChannelLimit::new(prefetch_count.into(), self.consumers_unacked));
+                for (id, consumer) in &self.consumers {
+                    session.limit(consumer.queue, *id, Arc::clone(&limit));
+                }
+                self.limit = Some(limit);
             }
-        } else {
-            self.prefetch = prefetch_count;
         }
         core.send(self.id.number, &Method::BasicQosOk {});
         Ok(())
@@ -569,14 +563,5 @@ impl Channel {
         };
         core.send(self.id.number, &deliver);
         core.send_content(self.id.number, message);
-    }
-}
-
-/// What a consumer may have unacked: the lower of its own prefetch and the channel's limit, 0 meaning none.
-pub(crate) fn effective_prefetch(prefetch: u16, limit: u32) -> u32 {
-    match (u32::from(prefetch), limit) {
-        (prefetch, 0) => prefetch,
-        (0, limit) => limit,
-        (prefetch, limit) => prefetch.min(limit),
     }
 }

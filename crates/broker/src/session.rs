@@ -10,7 +10,7 @@ use warren_types::session::{
     Reply, Route, RouteRequest, Session, Settle, Tracking,
 };
 use warren_types::{
-    AmqpError, ChannelId, ConnectionId, ConsumerId, Message, QueueRef, ReplyCode, ShortString,
+    AmqpError, ChannelId, ChannelLimit, ConnectionId, ConsumerId, Message, QueueRef, ReplyCode, ShortString,
 };
 
 use crate::auth::{Access, Resource, User};
@@ -402,6 +402,7 @@ impl Session for BrokerSession {
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
             prefetch: consume.prefetch,
+            limit: consume.limit,
         };
         self.call(queue, channel, name, Command::Consume(Box::new(consumer)))?;
         Ok(queue)
@@ -413,8 +414,12 @@ impl Session for BrokerSession {
         let _no_place = self.call(queue, channel, b"", cancel);
     }
 
-    fn resume(&mut self, _channel: ChannelId, queue: QueueRef, consumer: ConsumerId, prefetch: u32) {
-        self.apply(queue, Command::Resume { connection: self.connection, consumer, prefetch });
+    fn limit(&mut self, queue: QueueRef, consumer: ConsumerId, limit: Arc<ChannelLimit>) {
+        self.apply(queue, Command::Limit { connection: self.connection, consumer, limit });
+    }
+
+    fn resume(&mut self, queue: QueueRef, consumer: ConsumerId) {
+        self.apply(queue, Command::Resume { connection: self.connection, consumer });
     }
 
     fn start_direct_replies(&mut self, channel: ChannelId) -> ShortString {

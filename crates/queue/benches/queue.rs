@@ -134,6 +134,7 @@ fn turns(criterion: &mut Criterion) {
                 no_ack: false,
                 exclusive: false,
                 prefetch: 0,
+                limit: None,
                 priority: 0,
             };
             queue.apply(0, Command::Consume(Box::new(new)), &mut effects);

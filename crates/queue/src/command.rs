@@ -1,6 +1,8 @@
+use std::sync::Arc;
+
 use crate::settings::{DeadLetterTarget, DeathReason};
 use warren_types::session::{Delivery, DeliveryRange, Reply, Settle, Tracking};
-use warren_types::{AmqpError, ChannelId, ConnectionId, ConsumerId, Message, StoredMessage};
+use warren_types::{AmqpError, ChannelId, ChannelLimit, ConnectionId, ConsumerId, Message, StoredMessage};
 
 /// What can be asked of a queue.
 #[derive(Debug)]
@@ -40,14 +42,21 @@ pub enum Command {
         /// The consumer.
         consumer: ConsumerId,
     },
-    /// The consumer may take messages again after it refused one, and its prefetch may have changed.
+    /// The consumer comes under its channel's limit.
+    Limit {
+        /// Connection of the consumer.
+        connection: ConnectionId,
+        /// The consumer.
+        consumer: ConsumerId,
+        /// The limit.
+        limit: Arc<ChannelLimit>,
+    },
+    /// The channel's limit may have room for the consumer again.
     Resume {
         /// Connection of the consumer.
         connection: ConnectionId,
         /// The consumer.
         consumer: ConsumerId,
-        /// Most unacked messages; 0 for no limit.
-        prefetch: u32,
     },
     /// Drop all ready messages.
     Purge {
@@ -140,6 +149,8 @@ pub struct NewConsumer {
     pub exclusive: bool,
     /// Most unacked messages; 0 for no limit.
     pub prefetch: u32,
+    /// The limit of its channel, if it has one.
+    pub limit: Option<Arc<ChannelLimit>>,
     /// Consumers of a higher priority are served first (`x-priority`).
     pub priority: i64,
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use warren_types::session::Delivery;
-use warren_types::{ChannelId, ConnectionId, ConsumerId};
+use warren_types::{ChannelId, ChannelLimit, ConnectionId, ConsumerId, QueueRef};
 
 use crate::NewConsumer;
 
@@ -21,17 +21,33 @@ pub(crate) struct Consumer {
     pub unacked: u32,
     /// Bytes on their way to the socket.
     in_flight: usize,
-    /// Refused a delivery and waits for `Resume`.
-    refused: bool,
+    /// Found no room in its channel's limit and waits for `Resume`.
+    limited: bool,
     /// Whether it stands in the round.
     in_round: bool,
 }
 
 impl Consumer {
     fn can_take(&self) -> bool {
-        !self.refused
+        !self.limited
             && self.in_flight < CONSUMER_WINDOW
             && (self.new.no_ack || self.new.prefetch == 0 || self.unacked < self.new.prefetch)
+    }
+
+    /// The limit that deliveries to it count for.
+    fn limit(&self) -> Option<&ChannelLimit> {
+        self.new.limit.as_deref().filter(|_| !self.new.no_ack)
+    }
+
+    /// Whether it could take a message, but for what other queues hand out at this moment.
+    fn would_take(&self) -> bool {
+        self.can_take() && self.limit().is_none_or(ChannelLimit::has_room)
+    }
+
+    /// Takes a place of its channel's limit; if there is none, it waits for one.
+    fn take_place(&mut self, queue: QueueRef) -> bool {
+        self.limited = self.limit().is_some_and(|limit| !limit.take(queue, self.new.consumer));
+        !self.limited
     }
 }
 
@@ -71,7 +87,7 @@ impl Consumers {
 
     pub(crate) fn add(&mut self, new: NewConsumer) {
         let id = (new.connection, new.consumer);
-        let consumer = Consumer { new, unacked: 0, in_flight: 0, refused: false, in_round: true };
+        let consumer = Consumer { new, unacked: 0, in_flight: 0, limited: false, in_round: true };
         let slot = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
         if slot == self.slots.len() {
             self.slots.push(None);
@@ -109,24 +125,28 @@ impl Consumers {
         removed
     }
 
-    /// The consumer whose turn it is, if any can take a message; it goes to the end of its round.
-    pub(crate) fn next(&mut self) -> Option<&mut Consumer> {
+    /// The consumer whose turn it is, if any can take a message; it goes to the end of its round, and has taken a
+    /// place of its channel's limit.
+    pub(crate) fn next(&mut self, queue: QueueRef) -> Option<&mut Consumer> {
         let active = match &self.line {
             Some(line) => Some(*line.front()?),
             None => None,
         };
         let slot = match active {
-            Some(active) => self.slots[active].as_ref()?.can_take().then_some(active)?,
-            None => self.next_slot()?,
+            Some(active) => {
+                let consumer = self.slots[active].as_mut()?;
+                (consumer.can_take() && consumer.take_place(queue)).then_some(active)?
+            }
+            None => self.next_slot(queue)?,
         };
         self.slots[slot].as_mut()
     }
 
-    fn next_slot(&mut self) -> Option<usize> {
+    fn next_slot(&mut self, queue: QueueRef) -> Option<usize> {
         for (_, round) in &mut self.rounds {
             while let Some(slot) = round.pop_front() {
                 let Some(consumer) = self.slots[slot].as_mut() else { continue };
-                if consumer.can_take() {
+                if consumer.can_take() && consumer.take_place(queue) {
                     round.push_back(slot);
                     return Some(slot);
                 }
@@ -145,7 +165,7 @@ impl Consumers {
 
     /// Whether [`Consumers::next`] would find one that acknowledges nothing.
     pub(crate) fn next_is_no_ack(&self) -> bool {
-        let takes = |slot: &usize| self.slots[*slot].as_ref().filter(|consumer| consumer.can_take());
+        let takes = |slot: &usize| self.slots[*slot].as_ref().filter(|consumer| consumer.would_take());
         let next = match &self.line {
             Some(line) => line.front().and_then(takes),
             None => self.rounds.iter().find_map(|(_, round)| round.iter().find_map(takes)),
@@ -155,7 +175,7 @@ impl Consumers {
 
     /// Whether [`Consumers::next`] would find one.
     pub(crate) fn any_can_take(&self) -> bool {
-        let can_take = |slot: &usize| self.slots[*slot].as_ref().is_some_and(Consumer::can_take);
+        let can_take = |slot: &usize| self.slots[*slot].as_ref().is_some_and(Consumer::would_take);
         match &self.line {
             Some(line) => line.front().is_some_and(can_take),
             None => self.rounds.iter().any(|(_, round)| round.iter().any(can_take)),
@@ -199,17 +219,14 @@ impl Consumer {
         self.unacked = self.unacked.saturating_sub(count);
     }
 
-    /// A delivery was refused: it never reached the socket.
-    pub(crate) fn refuse(&mut self, bytes: usize) {
-        self.credit(bytes);
-        self.settled(1);
-        self.refused = true;
+    /// The channel's limit may have room for it.
+    pub(crate) fn resume(&mut self) {
+        self.limited = false;
     }
 
-    /// It may take messages again, unacked at most `prefetch`.
-    pub(crate) fn resume(&mut self, prefetch: u32) {
-        self.new.prefetch = prefetch;
-        self.refused = false;
+    /// Whether its deliveries take places of its channel's limit.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limit().is_some()
     }
 
     pub(crate) fn channel(&self) -> ChannelId {

@@ -8,7 +8,7 @@ use warren_types::{
 };
 
 use crate::command::{Command, Effects, Getter, NewConsumer, Publish};
-use crate::consumers::Consumers;
+use crate::consumers::{Consumer, Consumers};
 use crate::messages::{Entry, NEVER, Ready, Request};
 use crate::settings::{DeathReason, Overflow, Settings};
 
@@ -69,8 +69,6 @@ struct Unacked {
     channel: ChannelId,
     /// None for `basic.get`.
     consumer: Option<ConsumerId>,
-    /// Memory of the message as the consumer counts it, in bytes, wherever the message is now.
-    memory: usize,
 }
 
 /// One queue: messages, consumers, and the rule that brings them together.
@@ -201,8 +199,11 @@ impl Queue {
                 self.remove_consumers(now, |c| c.connection == connection && c.consumer == consumer, effects);
                 self.dispatch(effects);
             }
-            Command::Resume { connection, consumer, prefetch } => {
-                self.consumers.update(connection, consumer, |c| c.resume(prefetch));
+            Command::Limit { connection, consumer, limit } => {
+                self.consumers.update(connection, consumer, |c| c.new.limit = Some(limit));
+            }
+            Command::Resume { connection, consumer } => {
+                self.consumers.update(connection, consumer, Consumer::resume);
                 self.dispatch(effects);
             }
             Command::Purge { connection, channel } => {
@@ -464,7 +465,7 @@ impl Queue {
         // The first message may still have to be read, and then it goes to whoever waits for it longest.
         while self.getters.is_empty()
             && self.ready.has_next()
-            && let Some(consumer) = self.consumers.next()
+            && let Some(consumer) = self.consumers.next(self.options.queue)
             && let Some((entry, message)) = self.ready.pop().and_then(Entry::with_message)
         {
             let delivery = Delivery {
@@ -473,6 +474,7 @@ impl Queue {
                 queue: self.options.queue,
                 id: DeliveryId(self.next_delivery),
                 redelivered: entry.redelivered,
+                limited: consumer.is_limited(),
                 message,
             };
             self.next_delivery += 1;
@@ -483,8 +485,7 @@ impl Queue {
                 Self::consumed(&entry, effects);
             } else {
                 let (channel, consumer) = (delivery.channel, Some(delivery.consumer));
-                let memory = delivery.message.memory();
-                self.hold(delivery.id, Unacked { entry, connection, channel, consumer, memory });
+                self.hold(delivery.id, Unacked { entry, connection, channel, consumer });
             }
             effects.deliver(connection, delivery);
         }
@@ -531,8 +532,7 @@ impl Queue {
         if no_ack {
             Self::consumed(&entry, effects);
         } else {
-            let memory = entry.memory();
-            self.hold(id, Unacked { entry, connection, channel, consumer: None, memory });
+            self.hold(id, Unacked { entry, connection, channel, consumer: None });
         }
         effects.reply(connection, channel, Ok(Reply::Got(Some(got))));
     }
@@ -569,10 +569,6 @@ impl Queue {
             }
             let Some(unacked) = self.release(id) else { continue };
             match (unacked.consumer, &mut settled) {
-                (Some(consumer), _) if settle == Settle::Refuse => {
-                    let bytes = unacked.memory;
-                    self.consumers.update(connection, consumer, |c| c.refuse(bytes));
-                }
                 (Some(consumer), Some((same, count))) if *same == consumer => *count += 1,
                 (Some(consumer), _) => {
                     if let Some((other, count)) = settled.replace((consumer, 1)) {
@@ -584,8 +580,7 @@ impl Queue {
             match settle {
                 Settle::Ack => Self::consumed(&unacked.entry, effects),
                 Settle::Reject => self.bury(unacked.entry, DeathReason::Rejected, effects),
-                Settle::Requeue => self.put_back(unacked.entry, true),
-                Settle::Refuse => self.put_back(unacked.entry, false),
+                Settle::Requeue => self.put_back(unacked.entry),
             }
         }
         self.drop_head(effects);
@@ -594,8 +589,8 @@ impl Queue {
         }
     }
 
-    fn put_back(&mut self, mut entry: Entry, delivered: bool) {
-        entry.redelivered |= delivered;
+    fn put_back(&mut self, mut entry: Entry) {
+        entry.redelivered = true;
         self.ready.put_back(entry);
     }
 
@@ -667,7 +662,7 @@ impl Queue {
             .collect();
         for id in ids {
             if let Some(unacked) = self.release(id) {
-                self.put_back(unacked.entry, true);
+                self.put_back(unacked.entry);
             }
         }
         self.getters.retain(|getter| !is_gone(getter.connection, getter.channel));

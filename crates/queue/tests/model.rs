@@ -1,6 +1,7 @@
 //! The queue machine against a model: a list of messages, each in exactly one state, in the order of publishing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use warren_queue::{
@@ -10,11 +11,15 @@ use warren_queue::{
 use warren_testkit::MemoryStore;
 use warren_types::session::{Delivery, DeliveryRange, Reply, Settle, Tracking};
 use warren_types::{
-    AmqpError, ChannelId, ConnectionId, ConsumerId, DeliveryId, Message, MessageParts, QueueId, QueueRef,
+    AmqpError, ChannelId, ChannelLimit, ConnectionId, ConsumerId, DeliveryId, Message, MessageParts, QueueId,
+    QueueRef,
 };
 
 const CONNECTIONS: u32 = 2;
 const CHANNELS: u16 = 2;
+
+/// The limit over all consumers of every last channel.
+const CHANNEL_LIMIT: u32 = 3;
 
 /// What a queue may keep resident: ready and unacked messages up to a limit each, one message beyond it, and what a read
 /// brings.
@@ -49,10 +54,6 @@ enum Step {
     Credit {
         pick: usize,
     },
-    Resume {
-        pick: usize,
-        prefetch: u32,
-    },
     Purge,
     ChannelGone {
         at: Place,
@@ -62,13 +63,18 @@ enum Step {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     connection: u32,
     channel: u16,
 }
 
 impl Place {
+    /// Whether the channel has a limit over all its consumers.
+    fn is_limited(self) -> bool {
+        self.channel == CHANNELS
+    }
+
     fn connection(self) -> ConnectionId {
         ConnectionId { slot: self.connection, generation: 0 }
     }
@@ -98,7 +104,6 @@ struct ModelConsumer {
     no_ack: bool,
     prefetch: u32,
     in_flight: usize,
-    refused: bool,
 }
 
 #[derive(Debug, Default)]
@@ -137,7 +142,10 @@ impl Model {
 
     fn can_take(&self, id: u32) -> bool {
         let consumer = &self.consumers[&id];
-        !consumer.refused
+        let of_channel = |state: &State| matches!(state, State::Unacked { at, consumer: Some(_), .. } if *at == consumer.at);
+        let has_place =
+            consumer.no_ack || !consumer.at.is_limited() || self.count(of_channel) < CHANNEL_LIMIT as usize;
+        has_place
             && consumer.in_flight < CONSUMER_WINDOW
             && (consumer.no_ack || consumer.prefetch == 0 || self.unacked_of(id) < consumer.prefetch as usize)
     }
@@ -157,7 +165,9 @@ impl Model {
         message.state = if no_ack { State::Gone } else { State::Unacked { delivery, at, consumer } };
     }
 
-    fn settle(&mut self, at: Place, first: u64, last: u64, settle: Settle) {
+    /// Returns how many deliveries to consumers there were.
+    fn settle(&mut self, at: Place, first: u64, last: u64, settle: Settle) -> u32 {
+        let mut settled = 0;
         for number in 0..self.messages.len() {
             let State::Unacked { delivery, at: owner, consumer } = self.messages[number].state.clone() else {
                 continue;
@@ -165,6 +175,7 @@ impl Model {
             if owner != at || delivery < first || delivery > last {
                 continue;
             }
+            settled += u32::from(consumer.is_some());
             let message = &mut self.messages[number];
             match settle {
                 Settle::Ack | Settle::Reject => message.state = State::Gone,
@@ -172,16 +183,9 @@ impl Model {
                     message.state = State::Ready;
                     message.redelivered = true;
                 }
-                Settle::Refuse => {
-                    message.state = State::Ready;
-                    let memory = message.memory;
-                    if let Some(consumer) = consumer.and_then(|id| self.consumers.get_mut(&id)) {
-                        consumer.refused = true;
-                        consumer.in_flight = consumer.in_flight.saturating_sub(memory);
-                    }
-                }
             }
         }
+        settled
     }
 
     fn gone(&mut self, is_gone: impl Fn(Place) -> bool) {
@@ -265,6 +269,7 @@ struct Run {
     model: Model,
     next_consumer: u32,
     deliveries: u64,
+    limits: BTreeMap<Place, Arc<ChannelLimit>>,
 }
 
 impl Run {
@@ -279,7 +284,14 @@ impl Run {
             settings: Settings::default(),
         };
         let (queue, store) = (Queue::new(options, 0), MemoryStore::default());
-        Self { queue, store, model: Model::default(), next_consumer: 0, deliveries: 0 }
+        Self {
+            queue,
+            store,
+            model: Model::default(),
+            next_consumer: 0,
+            deliveries: 0,
+            limits: BTreeMap::new(),
+        }
     }
 
     fn apply(&mut self, command: Command) -> (Vec<Result<Reply, AmqpError>>, Vec<u64>, Vec<bool>) {
@@ -319,10 +331,15 @@ impl Run {
             }
             Step::Settle { at, pick, len, settle } => {
                 let first = pick as u64 % (self.deliveries + 1);
-                self.model.settle(at, first, first + len, settle);
+                let settled = self.model.settle(at, first, first + len, settle);
                 let range = DeliveryRange { first: DeliveryId(first), last: DeliveryId(first + len) };
                 let (connection, channel) = (at.connection(), at.channel());
                 self.apply(Command::Settle { connection, channel, range, settle });
+                for (_, consumer) in
+                    self.limits.get(&at).map(|limit| limit.release(settled)).unwrap_or_default()
+                {
+                    self.apply(Command::Resume { connection, consumer });
+                }
             }
             Step::Credit { pick } => {
                 let Some(id) = self.pick(pick) else { return };
@@ -330,14 +347,6 @@ impl Run {
                 let bytes = std::mem::take(&mut consumer.in_flight);
                 let connection = consumer.at.connection();
                 self.apply(Command::Credit { connection, consumer: ConsumerId(id), bytes });
-            }
-            Step::Resume { pick, prefetch } => {
-                let Some(id) = self.pick(pick) else { return };
-                let consumer = self.model.consumers.get_mut(&id).expect("it was picked");
-                consumer.refused = false;
-                consumer.prefetch = prefetch;
-                let connection = consumer.at.connection();
-                self.apply(Command::Resume { connection, consumer: ConsumerId(id), prefetch });
             }
             Step::Purge => {
                 let ready = self.model.count(|state| *state == State::Ready);
@@ -353,10 +362,12 @@ impl Run {
             }
             Step::ChannelGone { at } => {
                 self.model.gone(|place| place == at);
+                self.limits.remove(&at);
                 self.apply(Command::Gone { connection: at.connection(), channel: Some(at.channel()) });
             }
             Step::ConnectionGone { connection } => {
                 self.model.gone(|place| place.connection == connection);
+                self.limits.retain(|place, _| place.connection != connection);
                 let connection = Place { connection, channel: 1 }.connection();
                 self.apply(Command::Gone { connection, channel: None });
             }
@@ -398,7 +409,7 @@ impl Run {
     fn consume(&mut self, at: Place, no_ack: bool, prefetch: u32) {
         self.next_consumer += 1;
         let id = self.next_consumer;
-        let consumer = ModelConsumer { at, no_ack, prefetch, in_flight: 0, refused: false };
+        let consumer = ModelConsumer { at, no_ack, prefetch, in_flight: 0 };
         self.model.consumers.insert(id, consumer);
         let new = NewConsumer {
             connection: at.connection(),
@@ -407,6 +418,11 @@ impl Run {
             no_ack,
             exclusive: false,
             prefetch,
+            limit: at.is_limited().then(|| {
+                Arc::clone(
+                    self.limits.entry(at).or_insert_with(|| Arc::new(ChannelLimit::new(CHANNEL_LIMIT, 0))),
+                )
+            }),
             priority: 0,
         };
         let (replies, ..) = self.apply(Command::Consume(Box::new(new)));
@@ -450,7 +466,6 @@ fn settle() -> impl Strategy<Value = Settle> {
         4 => Just(Settle::Ack),
         1 => Just(Settle::Reject),
         3 => Just(Settle::Requeue),
-        1 => Just(Settle::Refuse),
     ]
 }
 
@@ -465,7 +480,6 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (place(), any::<usize>(), 0..6u64, settle())
             .prop_map(|(at, pick, len, settle)| Step::Settle { at, pick, len, settle }),
         1 => any::<usize>().prop_map(|pick| Step::Credit { pick }),
-        1 => (any::<usize>(), 0..4u32).prop_map(|(pick, prefetch)| Step::Resume { pick, prefetch }),
         1 => Just(Step::Purge),
         1 => place().prop_map(|at| Step::ChannelGone { at }),
         1 => (0..CONNECTIONS).prop_map(|connection| Step::ConnectionGone { connection }),

@@ -2,6 +2,7 @@
 //! restarted. Whatever happens, messages keep their order, none is lost or comes twice, and what is stored is what lives.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use warren_queue::{
@@ -10,12 +11,16 @@ use warren_queue::{
 };
 use warren_types::session::{Delivery, DeliveryRange, Got, Reply, Settle, Tracking};
 use warren_types::{
-    AmqpError, ChannelId, ConnectionId, ConsumerId, DeliveryId, Message, MessageParts, QueueId, QueueRef,
-    StoredMessage,
+    AmqpError, ChannelId, ChannelLimit, ConnectionId, ConsumerId, DeliveryId, Message, MessageParts, QueueId,
+    QueueRef, StoredMessage,
 };
 
 const CONNECTION: ConnectionId = ConnectionId { slot: 1, generation: 1 };
 const CHANNELS: u16 = 2;
+
+/// The channel with a limit over all its consumers, and the limit.
+const LIMITED: u16 = 2;
+const CHANNEL_LIMIT: u32 = 3;
 
 fn channel(number: u16) -> ChannelId {
     ChannelId { number, incarnation: 1 }
@@ -49,9 +54,6 @@ enum Step {
         settle: Settle,
     },
     Credit {
-        pick: usize,
-    },
-    Resume {
         pick: usize,
     },
     Purge,
@@ -105,7 +107,6 @@ struct ModelConsumer {
     no_ack: bool,
     prefetch: u32,
     in_flight: usize,
-    refused: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -205,7 +206,10 @@ impl World {
         let consumer = &self.consumers[&id];
         let unacked =
             self.count(|state| matches!(state, State::Unacked { consumer, .. } if consumer == Some(id)));
-        !consumer.refused
+        let of_channel = self.count(|state| {
+            matches!(state, State::Unacked { consumer: Some(_), channel, .. } if channel == consumer.channel)
+        });
+        (consumer.no_ack || consumer.channel != LIMITED || of_channel < CHANNEL_LIMIT as usize)
             && consumer.in_flight < CONSUMER_WINDOW
             && (consumer.no_ack || consumer.prefetch == 0 || unacked < consumer.prefetch as usize)
     }
@@ -242,7 +246,7 @@ impl World {
             Settle::Ack => State::Gone,
             Settle::Reject if is_buried => State::Dying,
             Settle::Reject => State::Gone,
-            Settle::Requeue | Settle::Refuse => State::Ready,
+            Settle::Requeue => State::Ready,
         };
     }
 }
@@ -374,6 +378,7 @@ struct Run {
     queue: Queue,
     world: World,
     next_consumer: u32,
+    limit: Arc<ChannelLimit>,
 }
 
 impl Run {
@@ -388,7 +393,12 @@ impl Run {
             now: 0,
             load_max: 0,
         };
-        Self { queue: Queue::new(options(settings), 0), world, next_consumer: 0 }
+        Self {
+            queue: Queue::new(options(settings), 0),
+            world,
+            next_consumer: 0,
+            limit: Arc::new(ChannelLimit::new(CHANNEL_LIMIT, 0)),
+        }
     }
 
     fn apply(&mut self, command: Command) {
@@ -431,6 +441,7 @@ impl Run {
             return;
         }
         let (first, owner) = unacked[pick % unacked.len()];
+        let mut released = 0;
         for number in 0..self.world.messages.len() {
             let State::Unacked { delivery, channel, consumer } = self.world.messages[number].state else {
                 continue;
@@ -438,17 +449,16 @@ impl Run {
             if channel != owner || delivery < first || delivery > first + len {
                 continue;
             }
-            let memory = self.world.messages[number].memory;
-            if settle == Settle::Refuse
-                && let Some(consumer) = consumer.and_then(|id| self.world.consumers.get_mut(&id))
-            {
-                consumer.refused = true;
-                consumer.in_flight = consumer.in_flight.saturating_sub(memory);
-            }
+            released += u32::from(consumer.is_some());
             self.world.release(number, settle);
         }
         let range = DeliveryRange { first: DeliveryId(first), last: DeliveryId(first + len) };
         self.apply(Command::Settle { connection: CONNECTION, channel: channel(owner), range, settle });
+        if owner == LIMITED {
+            for (_, consumer) in self.limit.release(released) {
+                self.apply(Command::Resume { connection: CONNECTION, consumer });
+            }
+        }
     }
 
     fn channel_gone(&mut self, gone: u16) {
@@ -459,6 +469,9 @@ impl Run {
             }
         }
         self.world.consumers.retain(|_, consumer| consumer.channel != gone);
+        if gone == LIMITED {
+            self.limit = Arc::new(ChannelLimit::new(CHANNEL_LIMIT, 0));
+        }
         self.world.getters.retain(|(channel, _)| *channel != gone);
         self.apply(Command::Gone { connection: CONNECTION, channel: Some(channel(gone)) });
     }
@@ -469,6 +482,7 @@ impl Run {
         self.world.store.messages.retain(|_, stored| stored.persistent);
         (self.world.store.asked, self.world.store.read) = (Vec::new(), Vec::new());
         self.world.consumers.clear();
+        self.limit = Arc::new(ChannelLimit::new(CHANNEL_LIMIT, 0));
         self.world.getters.clear();
         for (number, message) in self.world.messages.iter_mut().enumerate() {
             if message.state == State::Gone || !message.persistent {
@@ -513,13 +527,6 @@ impl Run {
                 let bytes = std::mem::take(&mut consumer.in_flight);
                 self.apply(Command::Credit { connection: CONNECTION, consumer: ConsumerId(id), bytes });
             }
-            Step::Resume { pick } => {
-                let Some(id) = self.pick(pick) else { return };
-                let consumer = self.world.consumers.get_mut(&id).expect("it was picked");
-                consumer.refused = false;
-                let prefetch = consumer.prefetch;
-                self.apply(Command::Resume { connection: CONNECTION, consumer: ConsumerId(id), prefetch });
-            }
             Step::Purge => {
                 for message in &mut self.world.messages {
                     if message.state == State::Ready {
@@ -547,7 +554,7 @@ impl Run {
     fn consume(&mut self, number: u16, no_ack: bool, prefetch: u32) {
         self.next_consumer += 1;
         let id = self.next_consumer;
-        let consumer = ModelConsumer { channel: number, no_ack, prefetch, in_flight: 0, refused: false };
+        let consumer = ModelConsumer { channel: number, no_ack, prefetch, in_flight: 0 };
         self.world.consumers.insert(id, consumer);
         self.apply(Command::Consume(Box::new(NewConsumer {
             connection: CONNECTION,
@@ -556,6 +563,7 @@ impl Run {
             no_ack,
             exclusive: false,
             prefetch,
+            limit: (number == LIMITED).then(|| Arc::clone(&self.limit)),
             priority: 0,
         })));
     }
@@ -634,7 +642,6 @@ fn settle() -> impl Strategy<Value = Settle> {
         3 => Just(Settle::Ack),
         2 => Just(Settle::Reject),
         4 => Just(Settle::Requeue),
-        2 => Just(Settle::Refuse),
     ]
 }
 
@@ -649,7 +656,6 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (any::<usize>(), 0..6u64, settle())
             .prop_map(|(pick, len, settle)| Step::Settle { pick, len, settle }),
         2 => any::<usize>().prop_map(|pick| Step::Credit { pick }),
-        2 => any::<usize>().prop_map(|pick| Step::Resume { pick }),
         1 => prop::bool::weighted(0.4).prop_filter_map("purges are rare", |purge| purge.then_some(Step::Purge)),
         1 => (1..=CHANNELS).prop_map(|channel| Step::ChannelGone { channel }),
         1 => (1..40u64).prop_map(|ms| Step::Wait { ms }),
@@ -696,17 +702,6 @@ fn a_paged_message_counts_as_delivered_only_if_it_was() {
         run.check_at_rest();
     }
     assert_eq!(run.world.count(|state| state == State::Gone), 6);
-}
-
-#[test]
-fn a_refused_message_gives_its_bytes_back_wherever_it_is() {
-    let mut run = Run::new(Settings::default());
-    (0..4).for_each(|_| run.consume(1, false, 0));
-    run.publish_many(8, 2);
-    run.settle(0, 8, Settle::Refuse);
-    (0..4).for_each(|pick| run.step(Step::Resume { pick }));
-    run.check_at_rest();
-    assert_eq!(run.queue.unacked_len(), 8);
 }
 
 #[test]
@@ -778,7 +773,7 @@ fn as_much_is_read_as_is_wanted() {
 
 #[test]
 fn limits_hold_for_what_comes_back() {
-    for settle in [Some(Settle::Requeue), Some(Settle::Refuse), None] {
+    for settle in [Some(Settle::Requeue), None] {
         let mut run = Run::new(Settings { max_length: Some(2), message_ttl_ms: Some(50), ..dead_letters() });
         run.publish_many(2, 0);
         run.step(Step::Get { channel: 1, no_ack: false });
@@ -794,7 +789,7 @@ fn limits_hold_for_what_comes_back() {
 
 #[test]
 fn what_comes_back_too_late_expires() {
-    for settle in [Some(Settle::Requeue), Some(Settle::Refuse), None] {
+    for settle in [Some(Settle::Requeue), None] {
         let mut run = Run::new(Settings { message_ttl_ms: Some(50), ..dead_letters() });
         run.consume(1, false, 0);
         run.publish_many(1, 0);

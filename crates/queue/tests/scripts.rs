@@ -122,6 +122,7 @@ fn command(words: &[&str], seen: &mut Seen) -> Command {
                 no_ack: false,
                 exclusive: false,
                 prefetch: option(words, "prefetch").unwrap_or(0) as u32,
+                limit: None,
                 priority: option(words, "prio").unwrap_or(0) as i64,
             }))
         }

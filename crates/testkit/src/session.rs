@@ -11,8 +11,8 @@ use warren_types::session::{
     QueueDeclare, QueueDeclared, Reply, Route, RouteRequest, Session, Settle, Tracking,
 };
 use warren_types::{
-    AmqpError, ChannelId, ConnectionId, ConsumerId, FieldTable, FieldValue, Message, QueueId, QueueRef,
-    ShortString,
+    AmqpError, ChannelId, ChannelLimit, ConnectionId, ConsumerId, FieldTable, FieldValue, Message, QueueId,
+    QueueRef, ShortString,
 };
 
 use crate::memory_store::MemoryStore;
@@ -294,6 +294,7 @@ impl Session for FakeSession {
             no_ack: consume.no_ack,
             exclusive: consume.exclusive,
             prefetch: consume.prefetch,
+            limit: consume.limit,
             priority: 0,
         };
         self.apply(queue, Command::Consume(Box::new(new)));
@@ -304,8 +305,12 @@ impl Session for FakeSession {
         self.apply(queue, Command::Cancel { connection: CONNECTION, channel, consumer });
     }
 
-    fn resume(&mut self, _channel: ChannelId, queue: QueueRef, consumer: ConsumerId, prefetch: u32) {
-        self.apply(queue, Command::Resume { connection: CONNECTION, consumer, prefetch });
+    fn limit(&mut self, queue: QueueRef, consumer: ConsumerId, limit: Arc<ChannelLimit>) {
+        self.apply(queue, Command::Limit { connection: CONNECTION, consumer, limit });
+    }
+
+    fn resume(&mut self, queue: QueueRef, consumer: ConsumerId) {
+        self.apply(queue, Command::Resume { connection: CONNECTION, consumer });
     }
 
     fn start_direct_replies(&mut self, channel: ChannelId) -> ShortString {

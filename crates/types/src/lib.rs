@@ -3,6 +3,7 @@
 //!
 //! Nothing here does I/O, reads a clock or knows a wire format.
 
+mod channel_limit;
 mod error;
 mod field_table;
 mod ids;
@@ -13,6 +14,7 @@ mod short_string;
 pub mod erlang;
 pub mod session;
 
+pub use channel_limit::ChannelLimit;
 pub use error::{AmqpError, ReplyCode, Scope};
 pub use field_table::{FieldTable, FieldValue};
 pub use ids::{ChannelId, ConnectionId, ConsumerId, DeliveryId, QueueId, QueueRef};

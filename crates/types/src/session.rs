@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::{
-    AmqpError, ChannelId, ConnectionId, ConsumerId, DeliveryId, FieldTable, Message, QueueRef, ShortString,
+    AmqpError, ChannelId, ChannelLimit, ConnectionId, ConsumerId, DeliveryId, FieldTable, Message, QueueRef,
+    ShortString,
 };
 
 /// A call's answer: now, or later as an event.
@@ -96,6 +97,8 @@ pub struct Consume {
     pub exclusive: bool,
     /// Most unacked messages; 0 for no limit.
     pub prefetch: u32,
+    /// The channel's limit, if it was ever set.
+    pub limit: Option<Arc<ChannelLimit>>,
     /// Arguments of the consumer.
     pub arguments: FieldTable,
 }
@@ -172,9 +175,6 @@ pub enum Settle {
     Reject,
     /// Back to its original position, as redelivered.
     Requeue,
-    /// Back to its original position, as if it had never left: the channel has no room for it. The consumer
-    /// gets nothing more until [`Session::resume`].
-    Refuse,
 }
 
 /// Consecutive deliveries of one queue.
@@ -291,8 +291,11 @@ pub trait Session {
     /// `basic.cancel`; the reply is [`Reply::Cancelled`], behind the consumer's last delivery.
     fn cancel(&mut self, channel: ChannelId, queue: QueueRef, consumer: ConsumerId);
 
-    /// Lets a consumer whose delivery was refused take messages again, and sets its prefetch (0 for no limit).
-    fn resume(&mut self, channel: ChannelId, queue: QueueRef, consumer: ConsumerId, prefetch: u32);
+    /// Puts a consumer under its channel's limit.
+    fn limit(&mut self, queue: QueueRef, consumer: ConsumerId, limit: Arc<ChannelLimit>);
+
+    /// Tells a consumer that the channel's limit may have room for it.
+    fn resume(&mut self, queue: QueueRef, consumer: ConsumerId);
 
     /// Starts to take direct replies on the channel; returns its reply address.
     fn start_direct_replies(&mut self, channel: ChannelId) -> ShortString;
@@ -410,6 +413,8 @@ pub struct Delivery {
     pub id: DeliveryId,
     /// Whether it was delivered before.
     pub redelivered: bool,
+    /// Whether it has taken a place of its channel's limit.
+    pub limited: bool,
     /// The message.
     pub message: Message,
 }

@@ -400,20 +400,20 @@ fn prefetch_of_the_channel() {
             counts r
                 Some((2, 0)) ready and unacked
             1 ack 1
-                1 basic.deliver consumer_tag: "t", delivery_tag: 3, redelivered: false, exchange: "", routing_key: "q"
+                1 basic.deliver consumer_tag: "u", delivery_tag: 3, redelivered: false, exchange: "", routing_key: "r"
                 1 content 1 "\x00\x00"
-                1 body 1 "e"
+                1 body 1 "c"
             1 ack 3 multiple
                 1 basic.deliver consumer_tag: "u", delivery_tag: 4, redelivered: false, exchange: "", routing_key: "r"
                 1 content 1 "\x00\x00"
-                1 body 1 "c"
-                1 basic.deliver consumer_tag: "u", delivery_tag: 5, redelivered: false, exchange: "", routing_key: "r"
-                1 content 1 "\x00\x00"
                 1 body 1 "d"
+                1 basic.deliver consumer_tag: "t", delivery_tag: 5, redelivered: false, exchange: "", routing_key: "q"
+                1 content 1 "\x00\x00"
+                1 body 1 "e"
             counts q
-                Some((0, 0)) ready and unacked
+                Some((0, 1)) ready and unacked
             counts r
-                Some((0, 2)) ready and unacked
+                Some((0, 1)) ready and unacked
             1 ack 0 multiple
             1 qos 0 global
                 1 basic.qos-ok

@@ -491,18 +491,18 @@ fn recover_leaves_held_acks_alone() {
             1 ack 1
             1 recover requeue
                 1 basic.recover-ok
-                1 basic.deliver consumer_tag: "u", delivery_tag: 3, redelivered: true, exchange: "", routing_key: "r"
-                1 content 1 "\x00\x00"
-                1 body 1 "b"
-            counts q
-                Some((1, 1)) ready and unacked
-            counts r
-                Some((0, 1)) ready and unacked
-            1 tx.commit
-                1 tx.commit-ok
-                1 basic.deliver consumer_tag: "t", delivery_tag: 4, redelivered: false, exchange: "", routing_key: "q"
+                1 basic.deliver consumer_tag: "t", delivery_tag: 3, redelivered: false, exchange: "", routing_key: "q"
                 1 content 1 "\x00\x00"
                 1 body 1 "c"
+            counts q
+                Some((0, 2)) ready and unacked
+            counts r
+                Some((1, 0)) ready and unacked
+            1 tx.commit
+                1 tx.commit-ok
+                1 basic.deliver consumer_tag: "u", delivery_tag: 4, redelivered: true, exchange: "", routing_key: "r"
+                1 content 1 "\x00\x00"
+                1 body 1 "b"
             counts q
                 Some((0, 1)) ready and unacked
             counts r
