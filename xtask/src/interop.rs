@@ -51,7 +51,7 @@ pub(crate) struct Options {
 impl Options {
     /// All clients, each against a broker of its own.
     pub(crate) fn all(ci: bool) -> Self {
-        Self { only: Vec::new(), broker: None, restarts: false, ci }
+        Self { only: Vec::new(), broker: None, restarts: true, ci }
     }
 }
 
