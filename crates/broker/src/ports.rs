@@ -21,6 +21,8 @@ pub(crate) struct Port {
     pub opened: OnceLock<(Arc<Vhost>, Arc<User>)>,
     /// Bytes of publishes that were handed to shards and not processed.
     in_flight: AtomicUsize,
+    /// What was processed last went to a queue that has more than its consumers take.
+    crowds: AtomicBool,
     /// The connection waits for `in_flight` to fall.
     waiting: AtomicBool,
     /// Bytes of direct replies that were not written to the socket.
@@ -47,9 +49,17 @@ impl Port {
         self.in_flight.load(Ordering::SeqCst) > Self::IN_FLIGHT_MAX
     }
 
-    pub(crate) fn processed(&self, bytes: usize) {
+    /// Whether the connection publishes faster than consumers take it.
+    pub(crate) fn crowds(&self) -> bool {
+        self.crowds.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn processed(&self, bytes: usize, crowds: bool) {
         if bytes == 0 {
             return;
+        }
+        if self.crowds() != crowds {
+            self.crowds.store(crowds, Ordering::Relaxed);
         }
         let before = self.in_flight.fetch_sub(bytes, Ordering::SeqCst);
         if before - bytes <= Self::IN_FLIGHT_MAX && self.waiting.swap(false, Ordering::SeqCst) {

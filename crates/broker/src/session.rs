@@ -108,6 +108,12 @@ impl BrokerSession {
         self.broker.ports.is_held_back() || self.port.must_wait()
     }
 
+    /// Whether the client publishes faster than consumers take it, so that these should have more of the processor.
+    #[must_use]
+    pub fn crowds(&self) -> bool {
+        self.port.crowds()
+    }
+
     /// Whether the client may be told what it would be told: not while something that it asked for can still be lost.
     /// [`BrokerSession::wait`] returns when that may have changed, if the session was flushed before.
     #[must_use]

@@ -242,13 +242,16 @@ impl Shard {
     }
 
     fn publish(&mut self, queue: QueueRef, publish: Publish, shared: Option<&SharedBody>) -> i64 {
-        self.connections.processed(publish.connection, publish.message.memory());
+        let (connection, memory) = (publish.connection, publish.message.memory());
+        let mut change = 0;
         match self.find(queue) {
             None => self.connections.settle_for_missing(&publish),
             Some(slot) if slot.stopped.is_some() => self.connections.refuse(&publish),
-            Some(_) => return self.apply_to_queue(queue, Command::Publish(publish), shared),
+            Some(_) => change = self.apply_to_queue(queue, Command::Publish(publish), shared),
         }
-        0
+        let is_crowded = self.find(queue).is_some_and(|slot| slot.queue.is_crowded());
+        self.connections.processed(connection, memory, is_crowded);
+        change
     }
 
     fn call(&mut self, call: Call) -> i64 {

@@ -15,6 +15,15 @@ use crate::settings::{DeathReason, Overflow, Settings};
 /// Memory of ready messages that a queue keeps resident while there is room, in bytes: what comes on top is paged out.
 pub const RESIDENT_MAX: usize = 1024 * 1024;
 
+/// The same in a queue with consumers, who would have to wait for what is read again.
+const RESIDENT_MAX_CONSUMED: usize = 16 * RESIDENT_MAX;
+
+/// Ready messages from which on a queue with consumers has more than they take at a time.
+const CROWDED: usize = 1000;
+
+/// The same in bytes.
+const CROWDED_MEMORY: usize = RESIDENT_MAX / 4;
+
 /// The same without room: enough for a batch.
 const RESIDENT_MIN: usize = 32 * 1024;
 
@@ -144,6 +153,13 @@ impl Queue {
     #[must_use]
     pub fn ready_len(&self) -> usize {
         self.ready.len()
+    }
+
+    /// Whether messages come faster than its consumers take them.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        let is_much = self.ready.len() > CROWDED || self.ready.memory() > CROWDED_MEMORY;
+        is_much && !self.consumers.is_empty()
     }
 
     /// Messages that were delivered and are not settled.
@@ -377,7 +393,7 @@ impl Queue {
         }
         let memory = self.ready.memory();
         self.ready.is_paged(entry.priority)
-            || memory >= RESIDENT_MAX
+            || memory >= if self.consumers.is_empty() { RESIDENT_MAX } else { RESIDENT_MAX_CONSUMED }
             || (memory >= RESIDENT_MIN && !effects.room())
     }
 

@@ -1,15 +1,15 @@
 //! The task of one connection.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Buf, BufMut, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use warren_amqp091::{Connection, Output, Phase};
@@ -17,7 +17,17 @@ use warren_broker::BrokerSession;
 use warren_types::session::Event;
 
 /// Input read at a time, in bytes. The buffer belongs to the thread: connections that wait have none.
-const READ_LEN: usize = 256 * 1024;
+const READ_LEN: usize = 128 * 1024;
+
+/// Input read at a time from a client that publishes faster than consumers take it, in bytes: these have more turns then.
+const READ_LEN_CROWDED: usize = 16 * 1024;
+
+/// Input after which others have their turn, in bytes: else a publisher that always has more would go on for as long as the
+/// runtime lets it, and the consumers of what it sends wait.
+const TURN_LEN: usize = 8 * 1024;
+
+/// Unused input from which on the next read goes behind it, in bytes.
+const COLLECTED_LEN: usize = 8 * 1024;
 
 /// Output that may wait before input rests: what a client does not read, it cannot ask for without end.
 const OUTPUT_MAX: usize = 1024 * 1024;
@@ -71,6 +81,7 @@ impl Task {
         let (mut reader, mut writer) = socket.split();
         let timer = tokio::time::sleep_until(Instant::now().into());
         tokio::pin!(timer);
+        let mut turn_over = false;
         loop {
             let now = Instant::now();
             self.machine.output().lend_buffer(OUTPUT.take());
@@ -88,17 +99,22 @@ impl Task {
                 timer.as_mut().reset(deadline.into());
             }
             self.return_buffer();
+            if std::mem::take(&mut turn_over) {
+                tokio::task::yield_now().await;
+            }
             let reads = self.wants_input();
+            let read_len = if self.session.crowds() { READ_LEN_CROWDED } else { READ_LEN };
+            let collects = self.rest.len() >= COLLECTED_LEN;
             self.machine.on_rest(now, !reads);
             // What it was answered must not be lost: the journal comes first.
             let writes = !self.machine.output().is_empty() && self.session.may_write();
             let woken = {
-                let (rest, output) = (&self.rest, self.machine.output());
+                let (rest, output) = (&mut self.rest, self.machine.output());
                 tokio::select! {
                     biased;
                     written = poll_fn(|cx| poll_write(&mut writer, output, cx)), if writes => Woken::Output(written),
                     () = self.session.wait() => Woken::Other,
-                    read = poll_fn(|cx| poll_read(&mut reader, rest, cx)), if reads => Woken::Input(read),
+                    read = poll_fn(|cx| poll_read(&mut reader, rest, read_len, cx)), if reads => Woken::Input(read),
                     () = &mut timer, if !timer.is_elapsed() => Woken::Other,
                 }
             };
@@ -110,7 +126,13 @@ impl Task {
                         return Ok(());
                     }
                     self.any_input = true;
-                    self.input(now, read);
+                    match collects {
+                        true => self.use_rest(now),
+                        false => self.input(now, read),
+                    }
+                    if read >= TURN_LEN {
+                        turn_over = true;
+                    }
                 }
                 Woken::Output(written) => {
                     self.machine.on_written(now, written?);
@@ -188,10 +210,20 @@ impl Task {
     }
 }
 
-/// Reads into the thread's buffer, behind a copy of `rest`. The bytes must be used before the task waits again.
-fn poll_read(reader: &mut ReadHalf<'_>, rest: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+/// Reads into the thread's buffer, behind a copy of `rest`; the bytes must be used before the task waits again. Behind a
+/// `rest` that is part of something large it reads directly, so that this is not carried to and fro.
+fn poll_read(
+    reader: &mut ReadHalf<'_>,
+    rest: &mut BytesMut,
+    len: usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    if rest.len() >= COLLECTED_LEN {
+        rest.reserve(len);
+        return pin!(reader.read_buf(&mut rest.limit(len))).poll(cx);
+    }
     INPUT.with_borrow_mut(|input| {
-        let room = rest.len() + READ_LEN;
+        let room = rest.len() + len;
         if input.len() < room {
             input.resize(room, 0);
         }

@@ -22,6 +22,8 @@ pub(super) struct Attached {
     pub queues: HashSet<QueueRef, RandomState>,
     /// Bytes of its publishes that were processed in this turn.
     processed: usize,
+    /// One of them went to a queue that has more than its consumers take.
+    crowds: bool,
     touched: bool,
 }
 
@@ -47,6 +49,7 @@ impl Connections {
             promised: Vec::new(),
             queues: HashSet::default(),
             processed: 0,
+            crowds: false,
             touched: false,
         });
     }
@@ -71,9 +74,11 @@ impl Connections {
         Some(attached)
     }
 
-    pub(super) fn processed(&mut self, id: ConnectionId, bytes: usize) {
+    /// A publish was processed: its length, and whether its queue has more than its consumers take.
+    pub(super) fn processed(&mut self, id: ConnectionId, bytes: usize, crowds: bool) {
         if let Some(attached) = self.touch(id) {
             attached.processed += bytes;
+            attached.crowds |= crowds;
         }
     }
 
@@ -144,7 +149,8 @@ impl Connections {
         for slot in self.touched.drain(..) {
             let Some(attached) = &mut self.slots[slot as usize] else { continue };
             attached.touched = false;
-            attached.port.processed(std::mem::take(&mut attached.processed));
+            let crowds = std::mem::take(&mut attached.crowds);
+            attached.port.processed(std::mem::take(&mut attached.processed), crowds);
             attached.port.outbox.append(&mut attached.events);
             if !attached.promised.is_empty() {
                 promises.push((Arc::clone(&attached.port), std::mem::take(&mut attached.promised)));
