@@ -88,6 +88,11 @@ impl Broker {
         &self.address
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.group.pid()
+    }
+
     /// Stops the broker as an operator would.
     ///
     /// # Errors

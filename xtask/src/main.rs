@@ -1,5 +1,6 @@
 //! Developer tasks, run as `cargo xtask <task>`.
 
+mod bench;
 mod broker;
 mod cases;
 mod codegen;
@@ -27,6 +28,7 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    Bench(bench::Options),
     Codegen(codegen::Options),
     Interop(interop::Options),
     Test(steps::Options),
@@ -46,6 +48,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent directory")?;
     process::end_with_children().context("cannot handle signals")?;
     match task {
+        Task::Bench(options) => bench::run(root, &options),
         Task::Codegen(options) => codegen::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Interop(options) => interop::run(root, &options).map(conclude),
         Task::Test(options) => steps::run(root, &options).map(conclude),

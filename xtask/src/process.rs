@@ -63,6 +63,11 @@ impl Group {
         Ok(Self { child, id })
     }
 
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The lines of its standard output, which the command must have piped.
     pub(crate) fn lines(&mut self) -> anyhow::Result<Receiver<String>> {
         Ok(read_lines(self.child.stdout.take().context("standard output is not piped")?))

@@ -20,6 +20,7 @@ use clap::{CommandFactory, Parser, Subcommand};
     after_help = "Start a broker:            warren server\n\
                   With a port and a place:   warren server --amqp-port 5673 --data-dir /var/lib/warren\n\
                   Verify stored messages:    warren store check /var/lib/warren\n\
+                  Measure a broker:          warren perf run\n\
                   Complete commands in bash: source <(warren completion bash)"
 )]
 struct Cli {
@@ -34,6 +35,9 @@ enum Command {
     /// Look at the data directory of a stopped broker.
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Measure a broker: rates, latencies, processor time and memory.
+    #[command(subcommand)]
+    Perf(warren_perf::Command),
     /// Print a script that completes warren's commands in a shell.
     Completion {
         /// The shell.
@@ -45,6 +49,13 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Server(options) => server::run(&options),
         Command::Store(command) => store::run(&command),
+        Command::Perf(command) => match warren_perf::run(&command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("warren: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Completion { shell } => {
             // Not straight to standard output: the generator panics when nobody reads it any more.
             let mut script = Vec::new();

@@ -147,6 +147,11 @@ impl Broker {
         fs::read_to_string(&self.stderr).expect("the file is ours")
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);

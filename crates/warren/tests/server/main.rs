@@ -10,6 +10,7 @@ mod client;
 mod durability;
 mod isolation;
 mod login;
+mod perf;
 mod shutdown;
 mod startup;
 mod witness;
