@@ -38,8 +38,8 @@ pub struct Options {
     exchange_type: Option<String>,
 
     /// Bindings of the exchange, spread over the queues. Those of a topic exchange have three words with wildcards
-    /// among them.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// among them. How many queues get a message is not known then, so it cannot be verified.
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with_all = ["verify", "messages"])]
     bindings: u32,
 
     /// Routing keys that are taken in turn, with --bindings.

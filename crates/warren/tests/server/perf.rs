@@ -91,10 +91,10 @@ impl Drop for Relay {
 
 #[test]
 fn the_relay_is_a_floor() {
-    let mut relay: Child =
-        warren().args(["perf", "relay"]).stdout(Stdio::piped()).spawn().expect("the program can be started");
+    let relay = warren().args(["perf", "relay"]).stdout(Stdio::piped()).spawn();
+    let mut relay = Relay(relay.expect("the program can be started"));
     let mut line = String::new();
-    let stdout = relay.stdout.take().expect("it is a pipe");
+    let stdout = relay.0.stdout.take().expect("it is a pipe");
     BufReader::new(stdout).read_line(&mut line).expect("it prints text");
     let address = line.trim().strip_prefix("ready relay=").expect("it tells where it is").to_owned();
     for size in ["16", "200000"] {
