@@ -9,7 +9,8 @@ use warren_types::FieldTable;
 
 use crate::Common;
 use crate::client::Client;
-use crate::process::Watched;
+use crate::load::ended;
+use crate::process::{cpu_between, usage};
 use crate::report::Report;
 use crate::target::Target;
 
@@ -98,19 +99,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
                 scope.spawn(move || repeat(options.what, target, &format!("perf-churn-{index}"), stop, count))
             })
             .collect();
-        let usage = || watched.map(Watched::usage).transpose();
-        let (start, before) = (Instant::now(), usage());
+        let (start, before) = (Instant::now(), usage(watched));
         while start.elapsed().as_secs_f64() < options.duration
             && !threads.iter().any(|thread| thread.is_finished())
         {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let (elapsed, after) = (start.elapsed(), usage());
+        let (elapsed, after) = (start.elapsed(), usage(watched));
         stop.store(true, Ordering::Relaxed);
         for thread in threads {
-            thread.join().map_err(|_| anyhow::anyhow!("a thread of the generator panicked"))??;
+            ended(thread.join())?;
         }
-        anyhow::Ok((elapsed, before?.zip(after?).map(|(before, after)| after.cpu.saturating_sub(before.cpu))))
+        anyhow::Ok((elapsed, cpu_between(before?, after?)))
     })?;
     let mut report = Report::default();
     let count = count.into_inner();

@@ -13,7 +13,7 @@ use warren_amqp091_codec::{Dialect, Method, OwnedProperties, frame};
 use warren_types::FieldTable;
 
 use crate::client::{Client, FRAME_MAX, Incoming};
-use crate::process::{Usage, Watched};
+use crate::process::{Watched, cpu_between, usage};
 use crate::target::Target;
 
 /// Shortest body that has room for what latencies and verification need.
@@ -178,7 +178,7 @@ pub(crate) fn run(plan: Plan) -> anyhow::Result<Outcome> {
     shared.stop_publishing.store(true, Ordering::Relaxed);
     let mut confirm = histogram();
     for thread in publishers {
-        confirm.add(join(thread)?)?;
+        confirm.add(ended(thread.join())?)?;
     }
     if plan.verify {
         wait_for_the_rest(&shared)?;
@@ -186,7 +186,7 @@ pub(crate) fn run(plan: Plan) -> anyhow::Result<Outcome> {
     shared.stop.store(true, Ordering::Relaxed);
     let mut delivery = histogram();
     for thread in consumers {
-        delivery.add(join(thread)?)?;
+        delivery.add(ended(thread.join())?)?;
     }
     let mut outcome = measured?;
     (outcome.delivery, outcome.confirm) = (delivery, confirm);
@@ -206,12 +206,9 @@ fn spawn(
     Ok(thread::Builder::new().name(name.to_owned()).spawn(work)?)
 }
 
-fn join(thread: Worker) -> anyhow::Result<Histogram<u64>> {
-    thread.join().map_err(|_| anyhow::anyhow!("a thread of the generator panicked"))?
-}
-
-fn usage(plan: &Plan) -> anyhow::Result<Option<Usage>> {
-    plan.watched.map(Watched::usage).transpose()
+/// What a thread has ended with.
+pub(crate) fn ended<T>(joined: thread::Result<anyhow::Result<T>>) -> anyhow::Result<T> {
+    joined.map_err(|_| anyhow::anyhow!("a thread of the generator panicked"))?
 }
 
 /// Looks on until it is time to stop.
@@ -223,7 +220,7 @@ fn measure(shared: &Shared, publishers: &[Worker], consumers: &[Worker]) -> anyh
     shared.recording.store(true, Ordering::Relaxed);
     // What is counted to the end is counted from the beginning.
     let before = if let Until::After(_) = plan.until { shared.counters.read() } else { [0; 4] };
-    let (start, used) = (Instant::now(), usage(plan)?);
+    let (start, used) = (Instant::now(), usage(plan.watched)?);
     let (mut shown, mut last) = (start, before);
     let is_over = |counts: [u64; 4]| match plan.until {
         Until::After(duration) => start.elapsed() >= duration,
@@ -252,21 +249,23 @@ fn measure(shared: &Shared, publishers: &[Worker], consumers: &[Worker]) -> anyh
         if is_done && counts == last && shown.elapsed() > Duration::from_secs(60) {
             bail!("nothing has come for a minute: {} published, {} consumed", counts[0], counts[3]);
         }
-        if plan.progress && shown.elapsed() >= Duration::from_secs(1) && counts != last {
+        if shown.elapsed() >= Duration::from_secs(1) && counts != last {
             let seconds = shown.elapsed().as_secs_f64();
             let rate = |at: usize| (counts[at] - last[at]) as f64 / seconds;
-            eprintln!(
-                "{:5.0} s  published {:9.0}/s  confirmed {:9.0}/s  consumed {:9.0}/s",
-                start.elapsed().as_secs_f64(),
-                rate(0),
-                rate(1),
-                rate(3)
-            );
+            if plan.progress {
+                eprintln!(
+                    "{:5.0} s  published {:9.0}/s  confirmed {:9.0}/s  consumed {:9.0}/s",
+                    start.elapsed().as_secs_f64(),
+                    rate(0),
+                    rate(1),
+                    rate(3)
+                );
+            }
             (shown, last) = (Instant::now(), counts);
         }
         thread::sleep(if is_done { Duration::from_millis(2) } else { Duration::from_millis(20) });
     }
-    let (elapsed, after, now) = (start.elapsed(), shared.counters.read(), usage(plan)?);
+    let (elapsed, after, now) = (start.elapsed(), shared.counters.read(), usage(plan.watched)?);
     shared.recording.store(false, Ordering::Relaxed);
     let count = |at: usize| after[at] - before[at];
     Ok(Outcome {
@@ -277,7 +276,7 @@ fn measure(shared: &Shared, publishers: &[Worker], consumers: &[Worker]) -> anyh
         consumed: count(3),
         delivery: histogram(),
         confirm: histogram(),
-        cpu: used.zip(now).map(|(used, now)| now.cpu.saturating_sub(used.cpu)),
+        cpu: cpu_between(used, now),
         memory: now.map(|now| now.memory),
     })
 }
@@ -569,12 +568,7 @@ impl<'a> Publisher<'a> {
                 }
             };
             over.store(true, Ordering::Relaxed);
-            let latencies = confirms.map(|thread| {
-                thread
-                    .join()
-                    .map_err(|_| anyhow::anyhow!("a thread of the generator panicked"))
-                    .and_then(|it| it)
-            });
+            let latencies = confirms.map(|thread| ended(thread.join()));
             (result, latencies)
         });
         sent_here?;

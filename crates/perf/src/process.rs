@@ -21,6 +21,16 @@ pub(crate) struct Usage {
     pub memory: u64,
 }
 
+/// What the watched processes have used, if any are watched.
+pub(crate) fn usage(watched: Option<Watched>) -> anyhow::Result<Option<Usage>> {
+    watched.map(Watched::usage).transpose()
+}
+
+/// Processor time from one look to the next.
+pub(crate) fn cpu_between(before: Option<Usage>, after: Option<Usage>) -> Option<Duration> {
+    before.zip(after).map(|(before, after)| after.cpu.saturating_sub(before.cpu))
+}
+
 impl Watched {
     pub(crate) fn new(pid: u32) -> anyhow::Result<Self> {
         let watched = Self { pid };

@@ -11,8 +11,8 @@ use warren_types::FieldTable;
 
 use crate::Common;
 use crate::client::{Client, Incoming};
-use crate::load::{histogram, put_content, put_publish};
-use crate::process::Watched;
+use crate::load::{ended, histogram, put_content, put_publish};
+use crate::process::{cpu_between, usage};
 use crate::report::Report;
 use crate::target::Target;
 
@@ -61,18 +61,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let mut latencies = histogram();
     let (elapsed, count, used) = std::thread::scope(|scope| {
         let server = scope.spawn(|| serve(&target, options.size, &stop));
-        let usage = || watched.map(Watched::usage).transpose();
-        let (start, before, mut count) = (Instant::now(), usage()?, 0);
+        let (start, before, mut count) = (Instant::now(), usage(watched)?, 0);
         let result = ask(&mut client, options, start, &mut latencies, &mut count);
-        let (elapsed, after) = (start.elapsed(), usage()?);
+        let (elapsed, after) = (start.elapsed(), usage(watched)?);
         stop.store(true, Ordering::Relaxed);
-        let served = server.join().map_err(|_| anyhow::anyhow!("a thread of the generator panicked"))?;
+        let served = ended(server.join());
         result.and(served)?;
-        anyhow::Ok((
-            elapsed,
-            count,
-            before.zip(after).map(|(before, after)| after.cpu.saturating_sub(before.cpu)),
-        ))
+        anyhow::Ok((elapsed, count, cpu_between(before, after)))
     })?;
     client.delete(QUEUE)?;
     client.close()?;

@@ -10,6 +10,7 @@ use warren_types::{FieldTable, FieldValue};
 use crate::Common;
 use crate::client::Client;
 use crate::load::{self, Outcome, Plan, STAMPED_LEN_MIN, Until};
+use crate::process::usage;
 use crate::report::Report;
 
 #[derive(Debug, Args)]
@@ -296,17 +297,14 @@ fn put(report: &mut Report, outcome: &Outcome) {
     }
     report.latency("delivery", &outcome.delivery);
     report.latency("confirm", &outcome.confirm);
-    report.cpu(
-        outcome.cpu,
-        "message",
-        outcome.consumed.max(if outcome.consumed > 0 { 0 } else { outcome.published }),
-    );
+    let messages = if outcome.consumed > 0 { outcome.consumed } else { outcome.published };
+    report.cpu(outcome.cpu, "message", messages);
     report.memory("now", outcome.memory);
 }
 
 pub(crate) fn backlog(options: &BacklogOptions) -> anyhow::Result<()> {
     let watched = options.common.watched()?;
-    let memory = || anyhow::Ok(watched.map(|watched| watched.usage()).transpose()?.map(|usage| usage.memory));
+    let memory = || anyhow::Ok(usage(watched)?.map(|usage| usage.memory));
     let before = memory()?;
     let fill = Plan {
         target: options.common.target()?,

@@ -104,7 +104,7 @@ impl Task {
             }
             let reads = self.wants_input();
             let read_len = if self.session.crowds() { READ_LEN_CROWDED } else { READ_LEN };
-            let collects = self.rest.len() >= COLLECTED_LEN;
+            let collects = collects(&self.rest);
             self.machine.on_rest(now, !reads);
             // What it was answered must not be lost: the journal comes first.
             let writes = !self.machine.output().is_empty() && self.session.may_write();
@@ -210,6 +210,11 @@ impl Task {
     }
 }
 
+/// Whether the next read goes behind what is left of the last.
+fn collects(rest: &[u8]) -> bool {
+    rest.len() >= COLLECTED_LEN
+}
+
 /// Reads into the thread's buffer, behind a copy of `rest`; the bytes must be used before the task waits again. Behind a
 /// `rest` that is part of something large it reads directly, so that this is not carried to and fro.
 fn poll_read(
@@ -218,7 +223,7 @@ fn poll_read(
     len: usize,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
-    if rest.len() >= COLLECTED_LEN {
+    if collects(rest) {
         rest.reserve(len);
         return pin!(reader.read_buf(&mut rest.limit(len))).poll(cx);
     }

@@ -225,9 +225,6 @@ impl QueueIndex {
     pub fn snapshot(&mut self, up_to: Lsn, relocate: Option<u32>, snapshot: &mut Snapshot) {
         for level in &mut self.levels {
             level.drop_all_empty_extents(self.queue, &mut self.removed);
-        }
-        snapshot.removed.append(&mut self.removed);
-        for level in &mut self.levels {
             level.begin_move(self.queue, up_to, snapshot);
             for extent in &mut level.extents {
                 let key = ExtentKey { queue: self.queue, priority: level.priority, first: extent.first };
@@ -240,6 +237,7 @@ impl QueueIndex {
                 }
             }
         }
+        snapshot.removed.append(&mut self.removed);
     }
 
     /// Ends the move that a snapshot began.
