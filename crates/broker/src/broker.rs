@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 use std::time::Duration;
 
-use warren_store::{Install, Journal, Lsn, Recovered, RecoveredQueue, Shards, Snapshot, Store, Turn};
+use warren_store::{Gone, Install, Journal, Lsn, Recovered, RecoveredQueue, Shards, Snapshot, Store, Turn};
 use warren_types::session::Event;
 use warren_types::{AmqpError, QueueId};
 
@@ -208,9 +208,12 @@ fn drop_orphans(
         .flat_map(|vhost| vhost.read().queues.values().map(|entry| entry.queue.id).collect::<Vec<_>>())
         .collect();
     let orphans: Vec<QueueId> = queues.keys().copied().filter(|id| !known.contains(id)).collect();
-    let orphans = orphans.iter().filter_map(|id| queues.remove(id));
-    let keys = orphans.flat_map(|orphan| orphan.index.into_removed()).collect();
-    shards[0].mailbox.push(ShardCommand::Store(StoreCommand::Removed(keys)));
+    let mut gone = Gone::default();
+    for orphan in orphans.iter().filter_map(|id| queues.remove(id)) {
+        gone.damaged.extend(orphan.damage.is_some().then(|| orphan.index.queue()));
+        gone.extents.extend(orphan.index.into_removed());
+    }
+    shards[0].mailbox.push(ShardCommand::Store(StoreCommand::Gone(gone)));
 }
 
 /// All queues, as checkpoints reach them.

@@ -12,9 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use warren_queue::{Command, Forgotten, Publish, Queue, Restored, RestoredLevel};
-use warren_store::{
-    ExtentKey, LoadError, Lsn, QueueIndex, RecoveredQueue, SharedBody, Snapshot, Store, Turn,
-};
+use warren_store::{Gone, LoadError, Lsn, QueueIndex, RecoveredQueue, SharedBody, Snapshot, Store, Turn};
 use warren_types::session::Tracking;
 use warren_types::{AmqpError, ChannelId, ConnectionId, Message, QueueId, QueueRef, StoredMessage};
 
@@ -60,7 +58,7 @@ pub(crate) struct Shard {
     /// What the store asks in this turn, answered when the turn is in the log.
     store_commands: Vec<StoreCommand>,
     /// Extents of queues that are gone.
-    removed: Vec<ExtentKey>,
+    gone: Gone,
     turn: Turn,
     /// What promises of this turn wait for beside its own records.
     turn_lsn: Lsn,
@@ -94,7 +92,7 @@ impl Shard {
             arrived: Vec::new(),
             wanted: Vec::new(),
             store_commands: Vec::new(),
-            removed: Vec::new(),
+            gone: Gone::default(),
             turn: Turn::default(),
             turn_lsn: Lsn::default(),
             parts,
@@ -393,7 +391,9 @@ impl Shard {
                 self.connections.promise_deletion(connection);
             }
         }
-        self.removed.extend(slot.index.into_removed());
+        let id = slot.queue.options().queue.id;
+        self.gone.damaged.extend(slot.stopped.is_some().then_some(id));
+        self.gone.extents.extend(slot.index.into_removed());
         self.handle.free_slot(queue.slot);
     }
 
@@ -520,15 +520,17 @@ impl Shard {
                     self.install(&install);
                     let _told = answer.send(());
                 }
-                StoreCommand::Removed(mut keys) => self.removed.append(&mut keys),
+                StoreCommand::Gone(Gone { extents, damaged }) => {
+                    self.gone.extents.extend(extents);
+                    self.gone.damaged.extend(damaged);
+                }
                 StoreCommand::Stop(answer) => drop(answer.send(self.undelivered())),
             }
         }
     }
 
     fn snapshot(&mut self, up_to: Lsn, relocate: Option<u32>) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        snapshot.removed(std::mem::take(&mut self.removed));
+        let mut snapshot = Snapshot::new(std::mem::take(&mut self.gone));
         for slot in self.queues.iter_mut().flatten() {
             slot.index.snapshot(up_to, relocate, &mut snapshot);
         }
@@ -543,7 +545,7 @@ impl Shard {
         let own =
             self.parts.shards.iter().position(|shard| Arc::ptr_eq(shard, &self.handle)).unwrap_or(0) as u64;
         let known: BTreeSet<QueueId> = self.queue_ids().map(|(id, _)| id).collect();
-        self.removed.extend(install.orphans(|queue| queue.0 % shards != own || known.contains(&queue)));
+        self.gone.extents.extend(install.orphans(|queue| queue.0 % shards != own || known.contains(&queue)));
         for (queue, damage) in &install.damaged {
             let found = self.queue_ids().find(|(id, _)| id == queue).map(|(_, slot)| slot);
             if let Some(slot) = found {

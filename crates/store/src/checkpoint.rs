@@ -30,8 +30,8 @@ pub struct Snapshot {
     pub(crate) moving: Vec<(QueueId, u8, Vec<LogEntry>)>,
     /// Extents that differ from what the table has.
     pub(crate) dirty: Vec<(ExtentKey, ExtentRow)>,
-    /// Extents that are gone.
-    pub(crate) removed: Vec<ExtentKey>,
+    /// What is gone.
+    pub(crate) gone: Gone,
     /// The extents in the file that is to be copied.
     pub(crate) relocate: Vec<(ExtentKey, Extent)>,
     /// For each compact file the bytes of it that are alive.
@@ -39,10 +39,20 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Notes extents of a queue that is gone.
-    pub fn removed(&mut self, mut keys: Vec<ExtentKey>) {
-        self.removed.append(&mut keys);
+    /// A snapshot of indexes that are still to be asked.
+    #[must_use]
+    pub fn new(gone: Gone) -> Self {
+        Self { gone, ..Self::default() }
     }
+}
+
+/// What the table need not keep any more.
+#[derive(Debug, Default)]
+pub struct Gone {
+    /// Extents.
+    pub extents: Vec<ExtentKey>,
+    /// Queues that were damaged.
+    pub damaged: Vec<QueueId>,
 }
 
 /// An extent that was copied to another file.
@@ -151,7 +161,8 @@ impl Checkpoints {
         let file = self.write(&snapshots, &mut install)?;
         self.log.wait_durable(asked)?;
         for snapshot in snapshots {
-            update.removed.extend(snapshot.removed);
+            update.removed.extend(snapshot.gone.extents);
+            update.mended.extend(snapshot.gone.damaged);
             update.rows.extend(snapshot.dirty);
         }
         let extents = install.extents.iter().flat_map(|((queue, priority), extents)| {
@@ -163,6 +174,7 @@ impl Checkpoints {
         let moved = install.relocated.values().flatten();
         update.moved = moved.map(|it| (it.key, it.place())).collect();
         update.next_file = self.next_file;
+        update.damaged.clone_from(&install.damaged);
         self.table.update(update)?;
         if let Some(file) = file {
             self.files().insert(file.segment.number, file);

@@ -237,7 +237,7 @@ impl QueueIndex {
                 }
             }
         }
-        snapshot.removed.append(&mut self.removed);
+        snapshot.gone.extents.append(&mut self.removed);
     }
 
     /// Ends the move that a snapshot began.

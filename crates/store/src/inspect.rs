@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use warren_types::Message;
 
+use crate::account::Stretch;
 use crate::disk::{Disk, DiskFile};
 use crate::index::Count;
 use crate::load::ExtentReader;
@@ -103,6 +104,9 @@ pub fn dump(disk: &dyn Disk, print: &mut dyn FnMut(&str) -> io::Result<()>) -> R
     for (key, value) in &contents.metadata {
         print(&format!("  definition {} = {} bytes", printable(key), value.len()))?;
     }
+    for (queue, damage) in &contents.damage {
+        print(&format!("  damaged queue={}: {damage}", queue.0))?;
+    }
     for (key, row) in &contents.extents {
         print(&format!(
             "  extent queue={} priority={} first={} last={} file={} offset={} len={} records={} gone={}",
@@ -159,7 +163,13 @@ fn describe(record: &Record<'_>) -> String {
     };
     let persistence = if record.persistent { "persistent" } else { "transient" };
     match record.kind {
-        Kind::Batch => format!("Batch durable={}", place(record.value)),
+        Kind::Batch => {
+            let counts = Stretch::decode_all(record.body).into_iter().map(|stretch| {
+                let each = stretch.counts.iter().map(|(queue, records)| format!(" {}:{records}", queue.0));
+                format!(" from={} records{}", place(stretch.from.0), each.collect::<String>())
+            });
+            format!("Batch durable={}{}", place(record.value), counts.collect::<String>())
+        }
         Kind::Message | Kind::Shared => {
             let body_len = Message::stored_body_len(record.body).unwrap_or_default();
             format!("{:?} {persistence} at={} body={body_len}{}", record.kind, record.value, targets())

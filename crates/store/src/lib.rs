@@ -1,6 +1,7 @@
 //! The durable store of one node: a log that everything is appended to and synced in groups, compact files for what
 //! stays longer than the log, and a table with definitions and with what is in the compact files.
 
+mod account;
 mod backend;
 mod checkpoint;
 mod disk;
@@ -20,7 +21,7 @@ mod table;
 mod turn;
 
 pub use backend::Backend;
-pub use checkpoint::{CheckpointError, Install, Shards, Snapshot};
+pub use checkpoint::{CheckpointError, Gone, Install, Shards, Snapshot};
 pub use disk::{Disk, DiskFile};
 pub use extents::ExtentKey;
 pub use file_system::FileSystem;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use crate::account::Account;
 use crate::disk::Disk;
 use crate::journal::{Change, Journal, Lsn};
 use crate::record::HEAD_LEN;
@@ -21,10 +22,13 @@ pub type Wake = Box<dyn FnOnce() + Send>;
 /// How long what nobody waits for may stay unsynced.
 const IDLE_SYNC: Duration = Duration::from_millis(200);
 
+/// How long a group whose records nobody else tells of may be the last. Meanwhile nothing else was written.
+const IDLE_TELL: Duration = Duration::from_secs(1);
+
 /// Bytes that may wait to be written before those who append must wait too.
 const PENDING_MAX: usize = 8 * 1024 * 1024;
 
-/// Length of the record that starts a group, in bytes: it has neither targets nor a body.
+/// Length of the record that starts a group and tells nothing, in bytes.
 const BATCH_LEN: usize = HEAD_LEN;
 
 /// A group of records for one segment.
@@ -43,12 +47,36 @@ struct State {
     on_durable: Vec<(Lsn, Wake)>,
     /// Changes of the metadata table that are not in the table itself.
     changes: Vec<Change>,
+    account: Account,
     stopping: bool,
     failed: bool,
 }
 
 impl State {
+    /// Starts a group, which tells of earlier ones if there is enough to tell, or if it must.
+    fn start_group(&mut self, must_tell: bool) {
+        let mut group = Records::default();
+        match must_tell || self.account.is_due(self.end) {
+            true => group.batch(&self.account.tell(self.end)),
+            false => group.batch(&[]),
+        }
+        let (start, len) = (self.end, group.len());
+        self.pending.push(Chunk { start, records: group });
+        self.pending_len += len;
+        self.end = Lsn(start.0 + len as u64);
+    }
+
+    /// Tells what there is to tell, as after this nothing may follow for long.
+    fn tell(&mut self) {
+        if self.account.has_news() && !self.failed {
+            self.start_group(true);
+        }
+    }
+
     fn take_work(&mut self, idle: bool) -> Work {
+        if idle {
+            self.tell();
+        }
         self.pending_len = 0;
         Work { chunks: std::mem::take(&mut self.pending), end: self.end, stop: false, idle }
     }
@@ -135,12 +163,10 @@ impl Log {
         let was_empty = state.pending.is_empty();
         let same = state.pending.last().is_some_and(|chunk| chunk.start.segment() == state.end.segment());
         if !same {
-            let mut group = Records::default();
-            group.batch();
-            state.pending.push(Chunk { start: state.end, records: group });
-            state.end = Lsn(state.end.0 + BATCH_LEN as u64);
+            state.start_group(false);
         }
         let base = state.end;
+        state.account.take(&mut records.tally);
         let chunk = state.pending.last_mut().expect("one was pushed if there was none");
         chunk.records.append(records);
         state.end = Lsn(base.0 + len as u64);
@@ -233,9 +259,10 @@ impl Log {
         segments as u64 * u64::from(self.segment_len)
     }
 
-    /// Notes changes that the log has and the table does not.
-    pub(crate) fn resume_changes(&self, changes: Vec<Change>) {
-        self.lock().changes = changes;
+    /// Notes changes that the log has and the table does not, and what is to be told of the log's end.
+    pub(crate) fn resume(&self, changes: Vec<Change>, account: Account) {
+        let mut state = self.lock();
+        (state.changes, state.account) = (changes, account);
     }
 
     /// Gives up the segments before `first` and removes their files, or puts them aside for inspection.
@@ -257,6 +284,9 @@ impl Log {
 
     /// Waits until everything is durable, and lets the thread end.
     pub(crate) fn stop(&self) -> io::Result<()> {
+        self.wait_durable(self.end())?;
+        // Told afterwards, so that it says that all the rest is durable.
+        self.lock().tell();
         let durable = self.wait_durable(self.end());
         self.lock().stopping = true;
         self.work.notify_one();
@@ -375,8 +405,8 @@ impl Writer {
             if self.dirty && !state.on_durable.is_empty() {
                 break;
             }
-            if self.dirty {
-                let waited = log.work.wait_timeout(state, IDLE_SYNC);
+            if self.dirty || (state.on_durable.is_empty() && state.account.has_news()) {
+                let waited = log.work.wait_timeout(state, if self.dirty { IDLE_SYNC } else { IDLE_TELL });
                 let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
                 state = guard;
                 idle = timeout.timed_out();

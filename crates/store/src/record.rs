@@ -24,7 +24,8 @@ pub(crate) const BODY_LEN_MAX: u32 = (1 << 30) - 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// A group of records that were written together starts; `value` is the place up to which the log was durable.
+    /// A group of records that were written together starts; `value` is the place up to which the log was durable, and
+    /// the body may count what earlier stretches have.
     Batch = 1,
     /// A message was put into its targets at `value` milliseconds; the body is the message.
     Message = 2,

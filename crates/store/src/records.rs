@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use warren_types::{Message, QueueId};
 
+use crate::account::{DEFINITIONS, Tally};
 use crate::journal::{Change, Lsn};
 use crate::record::{self, AllUpTo, HEAD_LEN, Head, Kind, Range, TARGETS_MAX, Target};
 
@@ -23,6 +24,8 @@ pub struct Records {
     pub(crate) bytes: Vec<u8>,
     pub(crate) splices: Vec<Splice>,
     spliced_len: usize,
+    /// The queues that they name.
+    pub(crate) tally: Tally,
 }
 
 /// Where a record will be, relative to the start of its batch.
@@ -60,6 +63,7 @@ impl Records {
         self.bytes.shrink_to(Self::CAPACITY_KEPT);
         self.splices.clear();
         self.spliced_len = 0;
+        self.tally.clear();
     }
 
     /// A message that goes to at most [`TARGETS_MAX`] targets at `at` milliseconds.
@@ -70,6 +74,7 @@ impl Records {
         targets: &[Target],
         message: &Message,
     ) -> Placed {
+        targets.iter().for_each(|target| self.tally.add(target.queue));
         self.put_message(Kind::Message, persistent, at, targets, message)
     }
 
@@ -80,20 +85,26 @@ impl Records {
 
     /// A message that an earlier record has.
     pub(crate) fn reference(&mut self, persistent: bool, at: u64, targets: &[Target], body: Lsn) -> Placed {
+        targets.iter().for_each(|target| self.tally.add(target.queue));
         self.put(Kind::Reference, persistent, at, targets, &body.0.to_le_bytes())
     }
 
     pub(crate) fn forget(&mut self, ranges: &[Range]) {
         let mut body = Vec::new();
-        ranges.iter().for_each(|range| range.encode(&mut body));
+        for range in ranges {
+            range.encode(&mut body);
+            self.tally.add(range.queue);
+        }
         self.put(Kind::Forget, false, 0, &[], &body);
     }
 
     pub(crate) fn forget_all(&mut self, all: &AllUpTo) {
+        self.tally.add(all.last.queue);
         self.put(Kind::ForgetAll, false, 0, &[], &all.encode());
     }
 
     pub(crate) fn change(&mut self, changes: &[Change]) {
+        self.tally.add(DEFINITIONS);
         self.put(Kind::Change, false, 0, &[], &record::encode_changes(changes));
     }
 
@@ -101,9 +112,10 @@ impl Records {
         self.put(Kind::Stop, false, 0, &[], &record::encode_undelivered(undelivered));
     }
 
-    /// The start of a group; `durable` is set with [`set_durable`] when the group is written.
-    pub(crate) fn batch(&mut self) {
-        self.put(Kind::Batch, false, 0, &[], &[]);
+    /// The start of a group, and what it tells of earlier ones; `durable` is set with [`set_durable`] when the group is
+    /// written.
+    pub(crate) fn batch(&mut self, told: &[u8]) {
+        self.put(Kind::Batch, false, 0, &[], told);
     }
 
     fn put_message(
@@ -145,7 +157,7 @@ impl Records {
         Placed { offset, len: u32::try_from(len).expect("messages are limited to 512 MiB") }
     }
 
-    /// Moves all of `other` to the end.
+    /// Moves all of `other` to the end, but for its tally.
     pub(crate) fn append(&mut self, other: &mut Self) {
         let base = self.bytes.len();
         self.bytes.extend_from_slice(&other.bytes);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use warren_types::{Message, QueueId};
 
+use crate::account::{Account, Audit, DEFINITIONS, Finding, Stretch};
 use crate::disk::Disk;
 use crate::extents::Extent;
 use crate::index::{NewEntry, QueueIndex};
@@ -61,6 +62,23 @@ impl Recovered {
         found.index.level(priority).extents.push_back(extent);
     }
 
+    /// Queues that must not be used, and why.
+    pub(crate) fn damaged(&self) -> Vec<(QueueId, String)> {
+        self.queues.iter().filter_map(|(queue, found)| Some((*queue, found.damage.clone()?))).collect()
+    }
+
+    fn take(&mut self, finding: &Finding) {
+        match finding {
+            Finding::Short { queue, records, holes } => {
+                self.damage(*queue, &format!("{records} of its records cannot be read: {holes}"));
+            }
+            Finding::Unknown { holes } => self.report.push(format!(
+                "which queues had messages there cannot be told, as the counts that would tell are damaged or were \
+                 not written yet: {holes}"
+            )),
+        }
+    }
+
     pub(crate) fn damage(&mut self, queue: QueueId, damage: &str) {
         self.queue(queue).damage.get_or_insert_with(|| damage.to_owned());
     }
@@ -74,6 +92,8 @@ pub(crate) struct Replayed {
     pub segments: BTreeMap<u32, Arc<Segment>>,
     /// Changes of the metadata table, which may not have them.
     pub changes: Vec<Change>,
+    /// What is to be told of the end.
+    pub account: Account,
 }
 
 /// Reads the log from segment `first` on into `recovered`.
@@ -90,7 +110,9 @@ pub(crate) fn replay(
     for number in numbers.drain(..old).filter(|_| !read_only) {
         disk.remove(&FileKind::Log.name(number))?;
     }
-    let mut replay = Replay { recovered, changes: Vec::new(), shared: HashMap::new(), first, stopped: None };
+    let audit = Audit::new(Lsn::new(numbers.first().copied().unwrap_or(first.max(1)), HEADER_LEN as u32));
+    let (changes, shared) = (Vec::new(), HashMap::new());
+    let mut replay = Replay { recovered, changes, shared, first, audit, stopped: None };
     let mut segments = BTreeMap::new();
     for (index, number) in numbers.iter().copied().enumerate() {
         if index > 0 && numbers[index - 1] + 1 != number {
@@ -111,9 +133,11 @@ pub(crate) fn replay(
     if !read_only {
         disk.sync_names()?;
     }
-    let Replay { changes, stopped, .. } = replay;
+    let Replay { changes, stopped, audit, .. } = replay;
+    let (account, finding) = audit.end();
+    finding.iter().for_each(|finding| recovered.take(finding));
     recovered.finish(stopped);
-    Ok(Replayed { segments, changes })
+    Ok(Replayed { segments, changes, account })
 }
 
 impl Recovered {
@@ -136,6 +160,7 @@ struct Replay<'a> {
     /// Bodies that references may point to: length of the record, and of the message's body.
     shared: HashMap<Lsn, (u32, u32)>,
     first: u32,
+    audit: Audit,
     /// Set by a [`Kind::Stop`] that nothing follows.
     stopped: Option<HashMap<QueueId, u64>>,
 }
@@ -168,12 +193,15 @@ impl Replay<'_> {
             check_header(FileKind::Log, next.number, &header).ok().filter(|len| *len > 0)
         });
         let end = told.map_or(bytes.len(), |len| len as usize);
+        let mut cut_short = None;
         if bytes.len() < end {
-            let lost = format!("{name} ends at byte {} though it was {end} bytes long", bytes.len());
-            self.recovered.report.push(lost);
+            let lost = format!("{name} is damaged: it ends at byte {} and was {end} bytes long", bytes.len());
+            self.recovered.report.push(lost.clone());
+            cut_short = Some(lost);
         }
         let bytes = &bytes[..end.min(bytes.len())];
         let cut = self.records(segment.number, bytes, next.is_some())?;
+        cut_short.into_iter().for_each(|hole| self.audit.hole(hole));
         if let Some(at) = cut.filter(|at| bytes[*at..].iter().any(|byte| *byte != 0)) {
             let torn = bytes.len() - at;
             self.recovered.report.push(format!(
@@ -205,9 +233,11 @@ impl Replay<'_> {
                 None => {
                     let name = FileKind::Log.name(number);
                     let next = next_record(number, bytes, at + 1).unwrap_or(bytes.len());
-                    self.recovered.report.push(format!(
-                        "{name} is damaged: bytes {at} to {next} cannot be read; messages in them are lost"
-                    ));
+                    let hole = format!("bytes {at} to {next} of {name}");
+                    self.recovered
+                        .report
+                        .push(format!("{name} is damaged: bytes {at} to {next} cannot be read"));
+                    self.audit.hole(hole);
                     at = next;
                 }
             }
@@ -221,8 +251,18 @@ impl Replay<'_> {
         if record.kind != Kind::Batch {
             self.stopped = None;
         }
+        record.targets().for_each(|target| self.audit.saw(target.queue));
         match record.kind {
-            Kind::Batch => {}
+            Kind::Batch => {
+                for finding in self.audit.told(Stretch::decode_all(record.body), lsn) {
+                    match finding {
+                        Finding::Short { queue: DEFINITIONS, holes, .. } => {
+                            return Err(OpenError::LostDefinitions(holes));
+                        }
+                        finding => self.recovered.take(&finding),
+                    }
+                }
+            }
             Kind::Message => {
                 let body_len = Message::stored_body_len(record.body).ok_or_else(senseless)? as u32;
                 if record.persistent {
@@ -238,10 +278,12 @@ impl Replay<'_> {
             Kind::Forget => Range::decode_all(record.body).for_each(|range| self.forget(&range)),
             Kind::ForgetAll => {
                 let AllUpTo { last, except } = AllUpTo::decode(record.body).ok_or_else(senseless)?;
+                self.audit.saw(last.queue);
                 self.recovered.queue(last.queue).index.forget_all(last.priority, last.seq, &except);
             }
             Kind::Change => {
                 let changes = record::decode_changes(record.body).ok_or_else(senseless)?;
+                self.audit.saw(DEFINITIONS);
                 for Change { key, value } in &changes {
                     match value {
                         Some(value) => self.recovered.metadata.insert(key.clone(), value.clone()),
@@ -287,6 +329,7 @@ impl Replay<'_> {
     }
 
     fn forget(&mut self, range: &Range) {
+        self.audit.saw(range.queue);
         let found = self.recovered.queue(range.queue);
         found.next_seq = found.next_seq.max(range.first + u64::from(range.count));
         let body_len = range.body_bytes / u64::from(range.count.max(1));
@@ -302,7 +345,13 @@ impl Replay<'_> {
             return Err(OpenError::Senseless { file, offset });
         }
         let damage = format!("{file} is damaged at byte {offset}");
-        record.targets().for_each(|target| self.recovered.damage(target.queue, &damage));
+        for target in record.targets() {
+            self.recovered.damage(target.queue, &damage);
+            self.audit.saw(target.queue);
+        }
+        if matches!(record.kind, Kind::Forget | Kind::ForgetAll) {
+            self.audit.hole(format!("byte {offset} of {file}"));
+        }
         self.recovered.report.push(damage);
         Ok(())
     }

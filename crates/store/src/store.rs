@@ -17,7 +17,7 @@ use crate::load::{Load, LoadError, LoadedMessages};
 use crate::log::{Hooks, Log, Wake};
 use crate::recovery::{self, Progress, Recovered, Replayed};
 use crate::segment::{FileKind, HeaderError, Segment, check_header};
-use crate::table::{self, Contents, Table, TableError};
+use crate::table::{self, Contents, Table, TableError, Update};
 use crate::turn::Turn;
 
 /// How the store behaves.
@@ -89,6 +89,9 @@ pub enum OpenError {
         /// Where.
         offset: u32,
     },
+    /// Definitions are missing.
+    #[error("{0} cannot be read, and definitions stood there: restore the directory from a backup")]
+    LostDefinitions(String),
     /// The table cannot be read.
     #[error(transparent)]
     Table(#[from] TableError),
@@ -147,8 +150,15 @@ impl Store {
         let mut recovered = Recovered::default();
         let files = open_extents(&*disk, contents, &mut recovered, false)?;
         let next_file = files.keys().next_back().map_or(next_file, |last| next_file.max(last + 1));
-        let Replayed { segments, changes } =
+        let Replayed { segments, changes, account } =
             recovery::replay(&*disk, first, false, &mut recovered, progress)?;
+        // What shows the damage may be gone the next time.
+        table.update(Update {
+            damaged: recovered.damaged(),
+            first_segment: first,
+            next_file,
+            ..Update::default()
+        })?;
         let next = segments.keys().next_back().map_or(first.max(1), |last| last + 1);
         let (signal, signals) = mpsc::channel();
         let hook = FailureHook(Arc::new(on_failure));
@@ -159,7 +169,7 @@ impl Store {
             on_roll: Box::new(move || drop(roll.send(Signal::Look))),
         };
         let log = Log::new(Arc::clone(&disk), options.segment_len, segments, next, hooks, options.by_hand);
-        log.resume_changes(changes);
+        log.resume(changes, account);
         let log = Arc::new(log);
         let Options { bytes_per_second, dead_allowed, .. } = options;
         let files = Mutex::new(files);
@@ -397,6 +407,7 @@ pub(crate) fn open_extents(
     read_only: bool,
 ) -> Result<BTreeMap<u32, Arc<CompactFile>>, OpenError> {
     recovered.metadata = contents.metadata.into_iter().collect();
+    contents.damage.iter().for_each(|(queue, damage)| recovered.damage(*queue, damage));
     let mut files: BTreeMap<u32, Result<Arc<CompactFile>, String>> = BTreeMap::new();
     for (key, row) in contents.extents {
         let file = match files.get(&row.file) {

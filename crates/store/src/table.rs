@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
+use warren_types::QueueId;
+
 use crate::backend::Backend;
 use crate::disk::DiskFile;
 use crate::extents::{ExtentKey, ExtentRow};
@@ -17,6 +19,9 @@ pub(crate) const FILE: &str = "table.redb";
 const METADATA: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("metadata");
 const EXTENTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("extents");
 const STATE: TableDefinition<'_, &str, u32> = TableDefinition::new("state");
+
+/// Why queues must not be used.
+const DAMAGE: TableDefinition<'_, u64, &str> = TableDefinition::new("damage");
 
 /// Memory that the database keeps of its file, in bytes.
 const CACHE_LEN: usize = 4 * 1024 * 1024;
@@ -32,34 +37,25 @@ const NEXT_FILE: &str = "next_file";
 pub enum TableError {
     /// The database says so.
     #[error("the table {FILE} cannot be used: {0}")]
-    Database(#[from] redb::Error),
-    /// What it holds makes no sense.
-    #[error("the table {FILE} is damaged: {0}")]
+    Database(redb::Error),
+    /// It is not what was written, or makes no sense.
+    #[error("the table {FILE} is damaged: restore the directory from a backup ({0})")]
     Damaged(String),
 }
 
 macro_rules! from_redb {
     ($($error:ident),+) => {
-        $(impl From<redb::$error> for TableError {
+        $(impl From<redb::$error> for self::TableError {
             fn from(error: redb::$error) -> Self {
-                Self::Database(error.into())
+                match error.into() {
+                    redb::Error::Corrupted(damage) => Self::Damaged(damage),
+                    error => Self::Database(error),
+                }
             }
         })+
     };
 }
-from_redb!(DatabaseError, TransactionError, StorageError, CommitError);
-
-impl From<redb::TableError> for TableError {
-    fn from(error: redb::TableError) -> Self {
-        Self::Database(error.into())
-    }
-}
-
-impl From<redb::SetDurabilityError> for TableError {
-    fn from(error: redb::SetDurabilityError) -> Self {
-        Self::Database(error.into())
-    }
-}
+from_redb!(DatabaseError, TransactionError, StorageError, CommitError, TableError, SetDurabilityError);
 
 /// The open table.
 #[derive(Debug)]
@@ -72,6 +68,8 @@ pub(crate) struct Table {
 pub(crate) struct Contents {
     pub metadata: Vec<(Vec<u8>, Vec<u8>)>,
     pub extents: Vec<(ExtentKey, ExtentRow)>,
+    /// Queues that must not be used, and why.
+    pub damage: Vec<(QueueId, String)>,
     pub first_segment: u32,
     pub next_file: u32,
 }
@@ -93,14 +91,21 @@ pub(crate) struct Update {
     pub removed: Vec<ExtentKey>,
     /// Extents that stand elsewhere now.
     pub moved: Vec<(ExtentKey, Place)>,
+    /// Queues that must not be used, and why.
+    pub damaged: Vec<(QueueId, String)>,
+    /// Queues among those that are gone.
+    pub mended: Vec<QueueId>,
     pub first_segment: u32,
     pub next_file: u32,
 }
 
 impl Table {
     pub(crate) fn open(file: Arc<dyn DiskFile>) -> Result<Self, TableError> {
-        let database =
-            Database::builder().set_cache_size(CACHE_LEN).create_with_backend(Backend::new(file))?;
+        let database = Database::builder()
+            .set_cache_size(CACHE_LEN)
+            // What another program, or the disk, has changed is found now, and by name.
+            .set_check_integrity_on_open(true)
+            .create_with_backend(Backend::new(file))?;
         let table = Self { database };
         let (first_segment, next_file) = (table.state(FIRST_SEGMENT)?, table.state(NEXT_FILE)?);
         table.update(Update { first_segment, next_file, ..Update::default() })?;
@@ -134,6 +139,10 @@ impl Table {
             contents.extents.push(decoded.ok_or_else(|| {
                 TableError::Damaged(format!("the extent {:02x?} makes no sense", key.value()))
             })?);
+        }
+        for row in transaction.open_table(DAMAGE)?.iter()? {
+            let (queue, damage) = row?;
+            contents.damage.push((QueueId(queue.value()), damage.value().to_owned()));
         }
         Ok(contents)
     }
@@ -174,6 +183,13 @@ impl Table {
                     let row = ExtentRow { file, offset, len, records, ..row };
                     extents.insert(&key.encode()[..], &row.encode()[..])?;
                 }
+            }
+            let mut damage = transaction.open_table(DAMAGE)?;
+            for (queue, why) in update.damaged {
+                damage.insert(queue.0, &why[..])?;
+            }
+            for queue in update.mended {
+                damage.remove(queue.0)?;
             }
             let mut state = transaction.open_table(STATE)?;
             state.insert(FIRST_SEGMENT, update.first_segment)?;

@@ -3,16 +3,17 @@
 //! `WARREN_SEEDS=first..last` runs other seeds than those of every test run.
 
 mod model;
+mod node;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use model::{Fate, Model, QUEUES};
-use warren_store::{Change, Disk, Options, QueueIndex, Recovered, Store, Stored, Turn};
+use node::{DEAD_ALLOWED, Node};
+use warren_store::{Change, Disk, Recovered, Stored, Turn};
 use warren_testkit::SimDisk;
-use warren_types::{Message, MessageParts, QueueId};
+use warren_types::{Message, MessageParts};
 
 /// Lives of one store on one disk, each ended by a fault.
 const LIVES: usize = 4;
@@ -20,91 +21,10 @@ const LIVES: usize = 4;
 /// Turns of a life, if the power holds that long.
 const TURNS: u64 = 60;
 
-/// So little that compact files are copied in most lives.
-const DEAD_ALLOWED: u64 = 8 * 1024;
-
-fn options() -> Options {
-    Options {
-        segment_len: 8 * 1024,
-        log_len_max: 32 * 1024,
-        bytes_per_second: 0,
-        dead_allowed: DEAD_ALLOWED,
-        by_hand: true,
-    }
-}
-
 fn seeds() -> std::ops::Range<u64> {
     let Ok(range) = std::env::var("WARREN_SEEDS") else { return 0..2000 };
     let (first, last) = range.split_once("..").expect("WARREN_SEEDS=first..last");
     first.parse().expect("a number")..last.parse().expect("a number")
-}
-
-/// The store as a shard uses it.
-struct Node {
-    store: Arc<Store>,
-    indexes: BTreeMap<QueueId, QueueIndex>,
-    failed: Arc<AtomicBool>,
-}
-
-impl Node {
-    fn open(disk: &SimDisk) -> Result<(Self, Recovered), warren_store::OpenError> {
-        let failed = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&failed);
-        let on_failure = Box::new(move |_: &str| flag.store(true, Ordering::SeqCst));
-        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-        let (store, mut recovered) = Store::open(disk, options(), on_failure, &|_, _| {})?;
-        let indexes = QUEUES.map(|queue| match recovered.queues.remove(&queue) {
-            Some(found) => {
-                assert_eq!(found.damage, None);
-                (queue, found.index)
-            }
-            None => (queue, QueueIndex::new(queue)),
-        });
-        Ok((Self { store, indexes: BTreeMap::from(indexes), failed }, recovered))
-    }
-
-    fn index(&mut self, queue: QueueId) -> &mut QueueIndex {
-        self.indexes.get_mut(&queue).expect("all queues have an index")
-    }
-
-    fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::SeqCst)
-    }
-
-    /// Everything a queue has of a priority, read in small steps.
-    fn read(&mut self, queue: QueueId, priority: u8) -> Vec<(u64, Message, bool)> {
-        let mut all = Vec::new();
-        let mut after = None;
-        while let Some(load) = self.store.plan(&self.indexes[&queue], priority, after, 3000) {
-            let loaded = self.store.load_now(&load).expect("nothing is damaged");
-            self.index(queue).loaded(priority, &loaded);
-            after = loaded.last.max(after);
-            let index = &self.indexes[&queue];
-            let live = loaded.messages.into_iter().filter(|message| index.has(priority, message.seq));
-            all.extend(live.map(|message| (message.seq, message.message, message.persistent)));
-        }
-        all
-    }
-}
-
-/// All indexes, in the hands of a checkpoint.
-struct Indexes<'a>(std::cell::RefCell<&'a mut BTreeMap<QueueId, QueueIndex>>);
-
-impl warren_store::Shards for Indexes<'_> {
-    fn snapshot(
-        &self,
-        up_to: warren_store::Lsn,
-        relocate: Option<u32>,
-    ) -> Option<Vec<warren_store::Snapshot>> {
-        let mut snapshot = warren_store::Snapshot::default();
-        self.0.borrow_mut().values_mut().for_each(|index| index.snapshot(up_to, relocate, &mut snapshot));
-        Some(vec![snapshot])
-    }
-
-    fn install(&self, install: Arc<warren_store::Install>) {
-        assert!(install.damaged.is_empty());
-        self.0.borrow_mut().values_mut().for_each(|index| index.install(&install));
-    }
 }
 
 fn message(model: &mut Model, persistent: bool) -> Message {
@@ -166,17 +86,9 @@ fn turn(node: &mut Node, model: &mut Model) {
     }
     if model.random(12) == 0 && !node.has_failed() {
         let keep = model.random(4) as usize;
-        let shards = Indexes(std::cell::RefCell::new(&mut node.indexes));
-        if store.checkpoint(keep, &shards).is_err() {
-            node.failed.store(true, Ordering::SeqCst);
-        }
+        node.checkpoint(keep);
     }
     model.durable(|lsn| store.is_durable(lsn));
-}
-
-fn checkpoint(node: &mut Node, keep: usize) {
-    let shards = Indexes(std::cell::RefCell::new(&mut node.indexes));
-    node.store.checkpoint(keep, &shards).expect("the disk works");
 }
 
 /// Compares everything that can be read with the model while the store runs.
@@ -190,6 +102,7 @@ fn check_running(node: &mut Node, model: &Model) {
 }
 
 fn check_recovered(node: &mut Node, recovered: &Recovered, model: &mut Model) {
+    assert_eq!(node.damage, BTreeMap::new());
     for queue in QUEUES {
         for priority in 0..2 {
             let found = node.read(queue, priority);
@@ -224,7 +137,7 @@ fn run(seed: u64) {
             2 => disk.fail_call(model.random(80), io::ErrorKind::Other),
             _ => disk.fail_after(model.random(300)),
         }
-        if let Ok((mut node, recovered)) = Node::open(&disk) {
+        if let Ok((mut node, recovered)) = Node::open(&disk, QUEUES) {
             if life > 0 {
                 check_recovered(&mut node, &recovered, &mut model);
             }
@@ -246,7 +159,7 @@ fn run(seed: u64) {
             disk.power_cut(seed + life as u64)
         };
     }
-    let (mut node, recovered) = Node::open(&disk).expect("a disk with power opens");
+    let (mut node, recovered) = Node::open(&disk, QUEUES).expect("a disk with power opens");
     check_recovered(&mut node, &recovered, &mut model);
 }
 
@@ -271,7 +184,7 @@ fn compact_files_are_at_most_twice_as_long_as_what_lives_in_them_and_a_constant(
         let (disk, mut model) = (SimDisk::new(seed), Model::new(seed));
         // What a purge spares is taken to be as long as the average.
         model.has_purges = false;
-        let (mut node, _) = Node::open(&disk).expect("the disk is new");
+        let (mut node, _) = Node::open(&disk, QUEUES).expect("the disk is new");
         for round in 0..40 {
             for _ in 0..30 {
                 turn(&mut node, &mut model);
@@ -280,7 +193,7 @@ fn compact_files_are_at_most_twice_as_long_as_what_lives_in_them_and_a_constant(
                 forget(&mut node, &mut model);
             }
             // Everything goes from the log to compact files; then each checkpoint copies one at most.
-            checkpoint(&mut node, 0);
+            assert!(node.checkpoint(0));
             let compact = || -> u64 {
                 let names = disk.list().expect("the disk works").into_iter();
                 let names = names.filter(|name| name.starts_with("compact-"));
@@ -293,7 +206,7 @@ fn compact_files_are_at_most_twice_as_long_as_what_lives_in_them_and_a_constant(
                 if compact() <= bound {
                     break;
                 }
-                checkpoint(&mut node, 0);
+                assert!(node.checkpoint(0));
                 copied += 1;
             }
             assert!(compact() <= bound, "seed {seed}, round {round}: {} bytes, {live} alive", compact());

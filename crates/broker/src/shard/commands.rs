@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use slab::Slab;
 use warren_queue::{Command, Forgotten, Publish, QueueOptions};
-use warren_store::{ExtentKey, Install, LoadError, LoadedMessages, Lsn, SharedBody, Snapshot};
+use warren_store::{Gone, Install, LoadError, LoadedMessages, Lsn, SharedBody, Snapshot};
 use warren_types::{ChannelId, ConnectionId, QueueId, QueueRef, ShortString};
 
 use crate::mailbox::Mailbox;
@@ -46,8 +46,8 @@ pub(crate) enum StoreCommand {
     Snapshot { up_to: Lsn, relocate: Option<u32>, answer: Sender<Snapshot> },
     /// Learn what a checkpoint did.
     Install(Arc<Install>, Sender<()>),
-    /// Extents of queues that are gone.
-    Removed(Vec<ExtentKey>),
+    /// Something is gone of which no shard has an index.
+    Gone(Gone),
     /// Nothing follows: tell from which message on queues were never read.
     Stop(Sender<Vec<(QueueId, u64)>>),
 }

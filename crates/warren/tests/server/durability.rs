@@ -177,6 +177,17 @@ fn confirmed(receiver: &mut Receiver, last: u64) {
 
 #[test]
 fn a_queue_with_a_damaged_message_stops_and_the_others_go_on() {
+    a_damaged_queue_stops(50);
+}
+
+/// Where the record does not even tell any more whose it was.
+#[test]
+fn a_queue_with_an_unreadable_record_stops_and_the_others_go_on() {
+    a_damaged_queue_stops(-20);
+}
+
+/// Damages one byte, this far from the start of a message's body.
+fn a_damaged_queue_stops(distance: isize) {
     let parent = tempfile::tempdir().expect("a directory");
     let data = parent.path().join("data");
     let mut broker = start(&data);
@@ -197,7 +208,7 @@ fn a_queue_with_a_damaged_message_stops_and_the_others_go_on() {
     let log = data.join("store/log-0000000001");
     let mut content = std::fs::read(&log).expect("the log is there");
     let body = content.windows(100).position(|window| window == [7; 100]).expect("the message is there");
-    content[body + 50] ^= 1;
+    content[body.wrapping_add_signed(distance)] ^= 1;
     std::fs::write(&log, content).expect("the log can be written");
 
     let checked = run(warren().args(["store", "check"]).arg(&data));
@@ -213,7 +224,6 @@ fn a_queue_with_a_damaged_message_stops_and_the_others_go_on() {
     assert_eq!(reply_text, b"NOT_FOUND - queue 'hurt' in vhost '/' process is stopped by supervisor");
 }
 
-/// What earlier versions have left opens, and is what they left: `tests/golden` is never written again.
 /// Clients that come when all files are taken wait in the system's queue; the store still gets the files it needs.
 #[test]
 fn clients_beyond_the_limit_of_open_files_wait_and_the_store_goes_on() {
@@ -254,6 +264,7 @@ fn clients_beyond_the_limit_of_open_files_wait_and_the_store_goes_on() {
     publisher.close();
 }
 
+/// What earlier versions have left opens, and is what they left: `tests/golden` is never written again.
 #[test]
 fn directories_of_earlier_versions_open() {
     for (name, delivered) in [("format-1-clean", 3), ("format-1-killed", 10)] {
