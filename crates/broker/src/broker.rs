@@ -10,10 +10,10 @@ use crate::admin::check_names;
 use crate::alarm::MemoryAlarm;
 use crate::auth::{LoopbackUsers, PasswordHash, Permissions, Tag, User};
 use crate::changes::Changes;
-use crate::clock::Clock;
+use crate::clock::{Clock, Reading};
 use crate::direct_reply::DirectReplies;
 use crate::directory::Directory;
-use crate::metadata::RestoreError;
+use crate::metadata::{RestoreError, Row};
 use crate::ports::{Alarm, Port, Ports};
 use crate::restore;
 use crate::shard::{Parts, QueueIds, Shard, ShardCommand, ShardHandle, StoreCommand};
@@ -45,6 +45,7 @@ pub struct Settings {
 /// The broker of one node.
 #[derive(Debug)]
 pub struct Broker {
+    clock: Clock,
     store: Arc<Store>,
     pub(crate) shards: Vec<Arc<ShardHandle>>,
     pub(crate) ports: Arc<Ports>,
@@ -84,12 +85,11 @@ impl Broker {
         if is_first_start {
             add_defaults(&mut restored.directory, &settings, &journal, &mut changes)?;
         }
-        let queue_ids = restored.begin(&mut changes);
+        let (queue_ids, clock) = restored.begin(&mut changes);
         let mut directory = restored.directory;
         changes.record(&*journal, &mut directory.recorded);
         drop_orphans(&mut recovered.queues, &directory, &shards);
         let ports = Arc::new(Ports::default());
-        let clock = Clock::start();
         let parts = Parts {
             shards: shards.clone(),
             alarm: Arc::new(MemoryAlarm::new(settings.memory_limit)),
@@ -98,7 +98,7 @@ impl Broker {
             recovered: Arc::new(Mutex::new(recovered.queues)),
         };
         for index in 0..shards.len() {
-            let shard = Shard::new(index, parts.clone(), clock);
+            let shard = Shard::new(index, parts.clone(), clock.clone());
             // A shard whose state may be half changed must not go on, and neither can the queues without it.
             tokio::spawn(abort_on_panic(shard.run()));
         }
@@ -106,7 +106,10 @@ impl Broker {
             .start_checkpoints(StoredQueues(shards.clone()))
             .map_err(|error| RestoreError::new("store", format!("there can be no more threads: {error}")))?;
         tokio::spawn(watch_disk(Arc::clone(&store), Arc::clone(&ports), settings.disk_free_limit));
+        let kept = Arc::clone(&journal);
+        tokio::spawn(clock.clone().watch(move |reading| keep_reading(&*kept, reading)));
         Ok(Arc::new(Self {
+            clock,
             store,
             shards,
             ports,
@@ -133,6 +136,7 @@ impl Broker {
         let undelivered: Vec<_> = undelivered.collect();
         let undelivered: Vec<_> =
             undelivered.into_iter().filter_map(|answers| answers.recv().ok()).flatten().collect();
+        keep_reading(&*self.journal, self.clock.read());
         let mut turn = Turn::default();
         turn.stop(&undelivered);
         self.store.stop(&mut turn)
@@ -178,6 +182,12 @@ impl Broker {
         port.opened.get_or_init(|| (Arc::clone(found), Arc::clone(user)));
         Ok((Arc::clone(found), Arc::clone(permissions)))
     }
+}
+
+/// Has the next start go on from there.
+fn keep_reading(journal: &dyn Journal, reading: Reading) {
+    // Nobody waits for it: without it, the one before counts.
+    let _at = journal.change(vec![Row::Clocks(reading).put()]);
 }
 
 /// What RabbitMQ has in an empty database.

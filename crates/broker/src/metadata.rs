@@ -14,6 +14,7 @@
 //! | 7, 8 | binding to a queue, an exchange | virtual host, source, destination, routing key | arguments |
 //! | 9, 10 | policy, operator policy | virtual host, name | pattern, what it is for, priority, definition |
 //! | 11 | parameter | virtual host, component, name | JSON |
+//! | 12 | clocks | - | start of the machine, time since then, the system's time, the time of queues |
 //!
 //! Tag 4 is kept for permissions on topics. Since arguments are part of a binding's identity, the key of one that
 //! has arguments ends with their digest.
@@ -26,6 +27,7 @@ use warren_store::Change;
 use warren_types::{FieldTable, QueueId, ShortString};
 
 use crate::auth::{Hashing, PasswordHash, Permissions, Tag, User};
+use crate::clock::Reading;
 use crate::policy::{ApplyTo, Parameter, Policy, PolicyKind};
 use crate::stored_bytes::{Field, Fields, put_bytes, put_name, put_table};
 
@@ -40,6 +42,7 @@ const EXCHANGE_BINDING: u8 = 8;
 const POLICY: u8 = 9;
 const OPERATOR_POLICY: u8 = 10;
 const PARAMETER: u8 = 11;
+const CLOCKS: u8 = 12;
 
 /// The version of every value's layout.
 const VERSION: u8 = 1;
@@ -71,6 +74,7 @@ pub(crate) struct StoredQueue {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Row {
     Starts(u64),
+    Clocks(Reading),
     Vhost(Arc<str>),
     User(User),
     Permissions { vhost: Arc<str>, user: String, permissions: Permissions },
@@ -100,7 +104,7 @@ impl Row {
     /// The virtual host that it belongs to, if it is of one.
     pub(crate) fn vhost(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Starts(_) | Self::Vhost(_) | Self::User(_) => None,
+            Self::Starts(_) | Self::Clocks(_) | Self::Vhost(_) | Self::User(_) => None,
             Self::Permissions { vhost, .. }
             | Self::Exchange { vhost, .. }
             | Self::Queue { vhost, .. }
@@ -113,6 +117,7 @@ impl Row {
     fn key(&self) -> Vec<u8> {
         match self {
             Self::Starts(_) => key(STARTS, []),
+            Self::Clocks(_) => key(CLOCKS, []),
             Self::Vhost(name) => key(VHOST, [name.as_bytes()]),
             Self::User(user) => key(USER, [user.name.as_bytes()]),
             Self::Permissions { vhost, user, .. } => key(PERMISSIONS, [vhost.as_bytes(), user.as_bytes()]),
@@ -136,6 +141,12 @@ impl Row {
         let mut out = vec![VERSION];
         match self {
             Self::Starts(count) => out.extend_from_slice(&count.to_be_bytes()),
+            Self::Clocks(reading) => {
+                put_name(&mut out, reading.boot.as_bytes());
+                for ms in [reading.uptime_ms, reading.system_ms, reading.queues_ms] {
+                    out.extend_from_slice(&ms.to_be_bytes());
+                }
+            }
             Self::Vhost(_) => {}
             Self::User(user) => put_user(&mut out, user),
             Self::Permissions { permissions, .. } => {
@@ -182,6 +193,10 @@ impl Row {
         }
         let row = match tag {
             STARTS => Self::Starts(value.u64()?),
+            CLOCKS => {
+                let (boot, uptime_ms) = (value.text_name()?, value.u64()?);
+                Self::Clocks(Reading { boot, uptime_ms, system_ms: value.u64()?, queues_ms: value.u64()? })
+            }
             VHOST => Self::Vhost(key.text_name()?.into()),
             USER => Self::User(read_user(&mut key, &mut value)?),
             PERMISSIONS..=PARAMETER => {
@@ -312,6 +327,7 @@ fn label(key: &[u8]) -> String {
         std::iter::from_fn(|| fields.name().ok()).map(|name| String::from_utf8_lossy(name)).collect();
     match (tag, &names[..]) {
         (Some(STARTS), []) => "count of starts".to_owned(),
+        (Some(CLOCKS), []) => "reading of the clocks".to_owned(),
         (Some(VHOST), [name]) => format!("virtual host '{name}'"),
         (Some(USER), [name]) => format!("user '{name}'"),
         (Some(PERMISSIONS), [vhost, user]) => format!("permissions of user '{user}' in vhost '{vhost}'"),
@@ -413,6 +429,9 @@ mod tests {
         case(to_exchange, &[b"\x08\x01/\x01s\x01d\x01k"], &[b"\x01\0\0\0\0"]);
         case(policy(PolicyKind::User), &[b"\x09\x01/\x01p"], &[policy_value]);
         case(policy(PolicyKind::Operator), &[b"\x0a\x01/\x01p"], &[policy_value]);
+        let reading = Reading { boot: "b".into(), uptime_ms: 1, system_ms: 2, queues_ms: 3 };
+        let times = [1_u64, 2, 3].map(u64::to_be_bytes).concat();
+        case(Row::Clocks(reading), &[b"\x0c"], &[b"\x01\x01b", &times]);
         case(parameter, &[b"\x0b\x01/\x01c\x01n"], &[b"\x01\0\0\0\x011"]);
     }
 

@@ -7,6 +7,7 @@ use warren_store::Journal;
 
 use crate::auth::Resource;
 use crate::changes::Changes;
+use crate::clock::{Clock, Reading};
 use crate::directory::Directory;
 use crate::metadata::{RestoreError, Row, StoredQueue};
 use crate::queue_arguments;
@@ -23,6 +24,8 @@ pub(crate) struct Restored {
     pub directory: Directory,
     /// How often the broker was started before.
     starts: u64,
+    /// What the clocks showed last.
+    clocks: Option<Reading>,
     /// Above the ids of all queues.
     queue_id_min: u64,
 }
@@ -48,17 +51,23 @@ pub(crate) fn restore(
 }
 
 impl Restored {
-    /// Begins a new life of the broker; returns the ids for its queues.
-    pub(crate) fn begin(&self, changes: &mut Changes) -> QueueIds {
+    /// Begins a new life of the broker; returns the ids for its queues, and its clock.
+    pub(crate) fn begin(&self, changes: &mut Changes) -> (QueueIds, Clock) {
+        let (clock, jump) = Clock::start(self.clocks.as_ref());
+        if let Some(jump) = jump {
+            tracing::warn!("{jump}");
+        }
+        changes.put(&Row::Clocks(clock.read()));
         let starts = self.starts + 1;
         changes.put(&Row::Starts(starts));
-        QueueIds::starting_at(self.queue_id_min.max(starts * IDS_PER_START))
+        (QueueIds::starting_at(self.queue_id_min.max(starts * IDS_PER_START)), clock)
     }
 
     fn add(&mut self, row: &Row, context: &mut Context<'_>) -> Result<(), String> {
         let directory = &mut self.directory;
         match row {
             Row::Starts(starts) => self.starts = *starts,
+            Row::Clocks(reading) => self.clocks = Some(reading.clone()),
             Row::Vhost(name) => {
                 let vhost = Arc::new(Vhost::new(name, Arc::clone(context.journal)));
                 directory.vhosts.insert(name.to_string(), vhost);
@@ -119,7 +128,7 @@ fn add_to_vhost(
             let key = (parameter.component.clone(), parameter.name.clone());
             tables.parameters.insert(key, parameter.clone());
         }
-        Row::Starts(_) | Row::Vhost(_) | Row::User(_) | Row::Permissions { .. } => {}
+        Row::Starts(_) | Row::Clocks(_) | Row::Vhost(_) | Row::User(_) | Row::Permissions { .. } => {}
     }
     Ok(())
 }

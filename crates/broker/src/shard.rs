@@ -96,8 +96,8 @@ impl Shard {
             turn: Turn::default(),
             turn_lsn: Lsn::default(),
             parts,
-            clock,
             now_ms: clock.now_ms(),
+            clock,
         }
     }
 
