@@ -142,7 +142,11 @@ fn dump_file(segment: &Segment, print: &mut dyn FnMut(&str) -> io::Result<()>) -
     let mut at = HEADER_LEN;
     while at < bytes.len() {
         let Some(record) = Record::parse(segment.number, &bytes[at..]) else {
-            print(&format!("  {at} no record: {} bytes to the end of the file", bytes.len() - at))?;
+            let what = match bytes[at..].iter().all(|byte| *byte == 0) {
+                true => "zeros",
+                false => "no record",
+            };
+            print(&format!("  {at} {what}: {} bytes to the end of the file", bytes.len() - at))?;
             break;
         };
         print(&format!("  {at} {}", describe(&record)))?;

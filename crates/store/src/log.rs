@@ -25,6 +25,14 @@ const IDLE_SYNC: Duration = Duration::from_millis(200);
 /// How long a group whose records nobody else tells of may be the last. Meanwhile nothing else was written.
 const IDLE_TELL: Duration = Duration::from_secs(1);
 
+/// Zeros that are written ahead of small groups, in bytes. A sync of what made a file longer writes the file's inode as
+/// well, and takes half as long again.
+const AHEAD_LEN: u32 = 256 * 1024;
+
+/// Longest group that zeros are written ahead of, in bytes. Longer ones gain little by them, and would write twice as
+/// much.
+const AHEAD_GROUP_LEN_MAX: u64 = 16 * 1024;
+
 /// Bytes that may wait to be written before those who append must wait too.
 const PENDING_MAX: usize = 8 * 1024 * 1024;
 
@@ -352,9 +360,33 @@ fn take_up_to(waiting: &mut Vec<(Lsn, Wake)>, lsn: Lsn, ready: &mut Vec<Wake>) {
 /// The state of whoever writes.
 #[derive(Default)]
 struct Writer {
-    current: Option<(Arc<Segment>, u32)>,
+    current: Option<Current>,
     /// Something was written and not synced.
     dirty: bool,
+}
+
+/// The segment that is being written.
+struct Current {
+    segment: Arc<Segment>,
+    /// Where the next group goes.
+    end: u64,
+    /// Where the zeros end that were written ahead.
+    zeros_end: u64,
+}
+
+impl Current {
+    /// Writes zeros behind a group that came to where they end.
+    fn write_ahead(&mut self, group_len: u64, segment_len: u32) -> io::Result<()> {
+        if self.end <= self.zeros_end || group_len > AHEAD_GROUP_LEN_MAX {
+            return Ok(());
+        }
+        let zeros_end = (self.end + u64::from(AHEAD_LEN)).min(u64::from(segment_len));
+        if zeros_end > self.end {
+            self.segment.file.write_all_at(&vec![0; (zeros_end - self.end) as usize], self.end)?;
+            self.zeros_end = zeros_end;
+        }
+        Ok(())
+    }
 }
 
 /// What the thread is to do next.
@@ -421,18 +453,19 @@ impl Writer {
 
     fn write(&mut self, log: &Log, mut chunk: Chunk) -> io::Result<()> {
         let number = chunk.start.segment();
-        if self.current.as_ref().is_none_or(|(segment, _)| segment.number != number) {
+        if self.current.as_ref().is_none_or(|current| current.segment.number != number) {
             self.roll(log, number)?;
         }
-        let Some((segment, end)) = &mut self.current else { return Ok(()) };
+        let Some(current) = &mut self.current else { return Ok(()) };
         chunk.records.set_durable(log.durable_to());
         chunk.records.seal(number);
         let mut offset = u64::from(chunk.start.offset());
         for piece in chunk.records.pieces().filter(|piece| !piece.is_empty()) {
-            segment.file.write_all_at(piece, offset)?;
+            current.segment.file.write_all_at(piece, offset)?;
             offset += piece.len() as u64;
         }
-        *end = u32::try_from(offset).map_err(io::Error::other)?;
+        current.end = offset;
+        current.write_ahead(chunk.records.len() as u64, log.segment_len)?;
         self.dirty = true;
         Ok(())
     }
@@ -440,16 +473,17 @@ impl Writer {
     /// Ends the current segment, for good and durably, and starts another.
     fn roll(&mut self, log: &Log, number: u32) -> io::Result<()> {
         let prev_len = match &self.current {
-            Some((segment, end)) => {
+            Some(Current { segment, end, .. }) => {
                 segment.file.sync()?;
-                *end
+                u32::try_from(*end).map_err(io::Error::other)?
             }
             None => 0,
         };
         let segment = Arc::new(Segment::create(&*log.disk, FileKind::Log, number, prev_len)?);
         let first = self.current.is_none();
         log.segments.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&segment));
-        self.current = Some((segment, HEADER_LEN as u32));
+        let end = HEADER_LEN as u64;
+        self.current = Some(Current { segment, end, zeros_end: end });
         if !first {
             (log.on_roll)();
         }
@@ -457,8 +491,8 @@ impl Writer {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        if let Some((segment, _)) = &self.current {
-            segment.file.sync()?;
+        if let Some(current) = &self.current {
+            current.segment.file.sync()?;
         }
         self.dirty = false;
         Ok(())
