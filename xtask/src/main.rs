@@ -5,6 +5,7 @@ mod broker;
 mod cases;
 mod codegen;
 mod fuzz;
+mod instructions;
 mod interop;
 mod process;
 mod steps;
@@ -30,6 +31,7 @@ struct Options {
 enum Task {
     Bench(bench::Options),
     Codegen(codegen::Options),
+    Instructions(instructions::Options),
     Interop(interop::Options),
     Test(steps::Options),
 }
@@ -50,6 +52,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Bench(options) => bench::run(root, &options),
         Task::Codegen(options) => codegen::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Instructions(options) => instructions::run(root, &options).map(conclude),
         Task::Interop(options) => interop::run(root, &options).map(conclude),
         Task::Test(options) => steps::run(root, &options).map(conclude),
     }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use clap::builder::FalseyValueParser;
 
 use crate::tally::{Tally, table};
-use crate::{fuzz, interop, process, tools};
+use crate::{fuzz, instructions, interop, process, tools};
 
 /// Time for a step that is one run of cargo, which may have all to build.
 const STEP_LIMIT: Duration = Duration::from_mins(20);
@@ -54,6 +54,8 @@ enum Step {
     Deny,
     /// A short run of each fuzz target.
     Fuzz,
+    /// The hot path takes no more instructions than recorded.
+    Instructions,
     /// RabbitMQ's clients against the broker.
     Interop,
 }
@@ -96,6 +98,7 @@ impl Step {
                 )
             }
             Self::Fuzz => fuzz::run(root, options.fuzz_seconds),
+            Self::Instructions => instructions::run(root, &instructions::Options::default()),
             Self::Interop => interop::run(root, &interop::Options::all(options.ci)),
         }
     }

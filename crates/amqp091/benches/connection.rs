@@ -245,8 +245,10 @@ fn publish(criterion: &mut Criterion) {
     for len in BODIES {
         let bytes = publishes(len);
         let mut client = Client::open();
-        group.bench_function(format!("{len} B"), |bencher| bencher.iter(|| client.input(&bytes)));
-        assert!(client.session.submitted >= BATCH);
+        group.bench_function(format!("{len} B"), |bencher| {
+            bencher.iter(|| client.input(&bytes));
+            assert!(client.session.submitted >= BATCH);
+        });
         // With confirms, the broker's answer to the whole batch included.
         let mut client = Client::open();
         client.method(1, &Method::ConfirmSelect { nowait: false });
@@ -292,8 +294,8 @@ fn deliver(criterion: &mut Criterion) {
                 }
                 client.write()
             });
+            assert!(client.session.delivered > 0);
         });
-        assert!(client.session.delivered > 0);
         // With one acknowledgement for the batch, so that nothing piles up.
         let mut client = Client::open();
         client.consume(false);
@@ -310,8 +312,8 @@ fn deliver(criterion: &mut Criterion) {
                 client.input(&ack);
                 client.write()
             });
+            assert!(client.session.settled >= BATCH);
         });
-        assert!(client.session.settled >= BATCH);
     }
     group.finish();
 }
