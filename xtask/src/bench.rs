@@ -85,6 +85,9 @@ const ROWS: &[Row] = &[
     operation("open and close a connection with a channel", "churn connections"),
     operation("declare and delete a durable queue", "churn durable-queues"),
     operation("bind, one at a time", "churn bindings"),
+    operation("connections as above, 16 clients", "churn connections --clients 16"),
+    operation("durable queues as above, 16 clients", "churn durable-queues --clients 16"),
+    operation("bind, 16 clients", "churn bindings --clients 16"),
     Row {
         name: "delivery p50 at 5,000/s of 100 B",
         command: "run -s 100 -r 5000",
