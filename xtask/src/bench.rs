@@ -48,26 +48,22 @@ struct Row {
     command: &'static str,
     figure: &'static str,
     unit: &'static str,
+    /// Needs brokers that have done nothing yet: what they have left free would be used again, and seem to cost nothing.
+    fresh: bool,
 }
 
 const CPU: &str = "broker_cpu_us_per_message";
 const OPERATION: &str = "broker_cpu_us_per_operation";
 
 const ROWS: &[Row] = &[
-    // First, while the brokers are fresh: what later rows leave free would be used again, and seem to cost nothing.
-    Row {
-        name: "idle connection with a channel",
-        command: "idle connections -n 500 --rest 2",
-        figure: "bytes_each",
-        unit: "B",
-    },
-    Row {
-        name: "idle durable queue",
-        command: "idle queues -n 2000 --rest 2",
-        figure: "bytes_each",
-        unit: "B",
-    },
-    cpu("16 B transient, auto-ack", "run -s 16"),
+    memory("idle connection with a channel", "idle connections -n 500 --rest 2", "bytes_each"),
+    memory("idle durable queue", "idle queues -n 2000 --rest 2", "bytes_each"),
+    memory(
+        "1 million persistent 100 B messages, resident",
+        "backlog -C 1000000",
+        "broker_memory_with_the_backlog_bytes",
+    ),
+    Row { fresh: true, ..cpu("16 B transient, auto-ack", "run -s 16") },
     cpu("1 KB transient, auto-ack", "run -s 1024"),
     cpu("16 B transient, prefetch 1000, ack every 100", "run -s 16 --prefetch 1000 -A 100"),
     cpu(
@@ -88,50 +84,35 @@ const ROWS: &[Row] = &[
     operation("connections as above, 16 clients", "churn connections --clients 16"),
     operation("durable queues as above, 16 clients", "churn durable-queues --clients 16"),
     operation("bind, 16 clients", "churn bindings --clients 16"),
-    Row {
-        name: "delivery p50 at 5,000/s of 100 B",
-        command: "run -s 100 -r 5000",
-        figure: "delivery_us.p50",
-        unit: "us",
-    },
-    Row {
-        name: "delivery p99 at 5,000/s of 100 B",
-        command: "run -s 100 -r 5000",
-        figure: "delivery_us.p99",
-        unit: "us",
-    },
-    Row {
-        name: "confirm p50 at 5,000/s, persistent",
-        command: "run -s 100 -r 5000 --durable --persistent -c 1000",
-        figure: "confirm_us.p50",
-        unit: "us",
-    },
-    Row {
-        name: "confirm p99 at 5,000/s, persistent",
-        command: "run -s 100 -r 5000 --durable --persistent -c 1000",
-        figure: "confirm_us.p99",
-        unit: "us",
-    },
-    Row {
-        name: "request and reply p50, direct reply-to",
-        command: "requests",
-        figure: "round_trip_us.p50",
-        unit: "us",
-    },
-    Row {
-        name: "1 million persistent 100 B messages, resident",
-        command: "backlog -C 1000000",
-        figure: "broker_memory_with_the_backlog_bytes",
-        unit: "B",
-    },
+    time("delivery p50 at 5,000/s of 100 B", "run -s 100 -r 5000", "delivery_us.p50"),
+    time("delivery p99 at 5,000/s of 100 B", "run -s 100 -r 5000", "delivery_us.p99"),
+    time(
+        "confirm p50 at 5,000/s, persistent",
+        "run -s 100 -r 5000 --durable --persistent -c 1000",
+        "confirm_us.p50",
+    ),
+    time(
+        "confirm p99 at 5,000/s, persistent",
+        "run -s 100 -r 5000 --durable --persistent -c 1000",
+        "confirm_us.p99",
+    ),
+    time("request and reply p50, direct reply-to", "requests", "round_trip_us.p50"),
 ];
 
 const fn cpu(name: &'static str, command: &'static str) -> Row {
-    Row { name, command, figure: CPU, unit: "us CPU" }
+    Row { name, command, figure: CPU, unit: "us CPU", fresh: false }
 }
 
 const fn operation(name: &'static str, command: &'static str) -> Row {
-    Row { name, command, figure: OPERATION, unit: "us CPU" }
+    Row { name, command, figure: OPERATION, unit: "us CPU", fresh: false }
+}
+
+const fn time(name: &'static str, command: &'static str, figure: &'static str) -> Row {
+    Row { name, command, figure, unit: "us", fresh: false }
+}
+
+const fn memory(name: &'static str, command: &'static str, figure: &'static str) -> Row {
+    Row { name, command, figure, unit: "B", fresh: true }
 }
 
 /// A broker, or the bare relay, on core 0.
@@ -156,37 +137,23 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<ExitCode> {
     process::run(crate::cargo(root).args(build), Duration::from_mins(20))?;
     tools::install_packages(root, &["rabbitmq-server", "util-linux"])?;
     let warren = root.join("target/release/warren");
-    let place = tempfile::Builder::new().prefix("bench-").tempdir_in(root.join("target"))?;
-    let broker = Broker::start(on_core(0, &warren), &place.path().join("warren.log"))?;
-    let rabbit = Rabbit::start(root)?;
-    let mut relay = Group::spawn(on_core(0, &warren).args(["perf", "relay"]).stdout(Stdio::piped()))?;
-    let ready = relay.lines()?.recv_timeout(Duration::from_secs(10)).context("the relay did not start")?;
-    let relay_address = ready.strip_prefix("ready relay=").context("the relay did not tell where it is")?;
-    let address = broker.address();
-    let peers = [
-        Peer {
-            name: "warren",
-            uri: format!("amqp://{}:{}/%2f", address.host, address.port),
-            pid: broker.pid(),
-            bare: false,
-        },
-        Peer {
-            name: "rabbitmq",
-            uri: format!("amqp://127.0.0.1:{}/%2f", rabbit.port),
-            pid: rabbit.group.pid(),
-            bare: false,
-        },
-        Peer { name: "relay", uri: format!("amqp://{relay_address}"), pid: relay.pid(), bare: true },
-    ];
+    let mut peers = None;
     let mut measured: BTreeMap<(usize, &str), Vec<Value>> = BTreeMap::new();
     let rows: Vec<(usize, &Row)> = (ROWS.iter().enumerate())
         .filter(|(_, row)| options.only.as_ref().is_none_or(|text| row.name.contains(text.as_str())))
         .collect();
     for round in 1..=options.rounds {
         for (at, row) in &rows {
+            if row.fresh {
+                stop(peers.take())?;
+            }
+            let peers = match &mut peers {
+                Some(peers) => peers,
+                none => none.insert(Peers::start(root, &warren)?),
+            };
             // What the row before has measured by the same command need not be measured again.
             let same = at.checked_sub(1).filter(|before| ROWS[*before].command == row.command);
-            for peer in peers.iter().filter(|peer| peer.can(row)) {
+            for peer in peers.all.iter().filter(|peer| peer.can(row)) {
                 let known =
                     same.and_then(|before| measured.get(&(before, peer.name))?.get(round - 1).cloned());
                 let result = match known {
@@ -202,11 +169,46 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    relay.finish()?;
-    rabbit.group.finish()?;
-    broker.stop()?;
+    stop(peers)?;
     write(root, options, &rows, &measured)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// All that are compared, running.
+struct Peers {
+    all: [Peer; 3],
+    broker: Broker,
+    rabbit: Rabbit,
+    relay: Group,
+    _place: tempfile::TempDir,
+}
+
+impl Peers {
+    fn start(root: &Path, warren: &Path) -> anyhow::Result<Self> {
+        let place = tempfile::Builder::new().prefix("bench-").tempdir_in(root.join("target"))?;
+        let broker = Broker::start(on_core(0, warren), &place.path().join("warren.log"))?;
+        let rabbit = Rabbit::start(root)?;
+        let mut relay = Group::spawn(on_core(0, warren).args(["perf", "relay"]).stdout(Stdio::piped()))?;
+        let ready =
+            relay.lines()?.recv_timeout(Duration::from_secs(10)).context("the relay did not start")?;
+        let relay_address =
+            ready.strip_prefix("ready relay=").context("the relay did not tell where it is")?;
+        let address = broker.address();
+        let peer = |name, uri, pid, bare| Peer { name, uri, pid, bare };
+        let all = [
+            peer("warren", format!("amqp://{}:{}/%2f", address.host, address.port), broker.pid(), false),
+            peer("rabbitmq", format!("amqp://127.0.0.1:{}/%2f", rabbit.port), rabbit.group.pid(), false),
+            peer("relay", format!("amqp://{relay_address}"), relay.pid(), true),
+        ];
+        Ok(Self { all, broker, rabbit, relay, _place: place })
+    }
+}
+
+fn stop(peers: Option<Peers>) -> anyhow::Result<()> {
+    let Some(Peers { broker, rabbit, relay, .. }) = peers else { return Ok(()) };
+    relay.finish()?;
+    rabbit.group.finish()?;
+    broker.stop()
 }
 
 fn on_core(core: usize, program: &Path) -> Command {

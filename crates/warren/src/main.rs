@@ -45,6 +45,11 @@ enum Command {
     },
 }
 
+/// Gives memory back after a burst, where the system's keeps it for each of the threads that had it.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Server(options) => server::run(&options),
