@@ -52,9 +52,9 @@ const CASES: [Case; 15] = [
     case("warren-store", "log", "append/1024 B", 1000),
 ];
 
-/// How much more than recorded is let pass: a per cent of what is recorded, and instructions for what the runtime of a
-/// benchmark adds.
-const TOLERANCE_PERCENT: u64 = 3;
+/// How much more than recorded is let pass: per cent of what is recorded, since tables are hashed differently each time,
+/// and instructions that the runtime of a benchmark adds.
+const TOLERANCE_PERCENT: u64 = 5;
 const TOLERANCE: u64 = 200;
 
 /// Time for cargo to build the benchmarks, and for one of them to run.
