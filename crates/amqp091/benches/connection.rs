@@ -10,7 +10,7 @@ use warren_amqp091::{Connection, Limits, Phase, ServerIdentity};
 use warren_amqp091_codec::{Dialect, Method, frame};
 use warren_types::session::{
     Bind, Consume, Delivery, DeliveryRange, Event, ExchangeDeclare, LoginRefused, Outcome, QueueDeclare,
-    QueueDeclared, Reply, Route, RouteRequest, Session, Settle, Tracking,
+    QueueDeclared, Reply, Route, RouteGeneration, RouteRequest, Session, Settle, Tracking,
 };
 use warren_types::{
     AmqpError, ChannelId, ChannelLimit, ConsumerId, DeliveryId, FieldTable, Message, MessageParts, QueueId,
@@ -109,8 +109,12 @@ impl Session for Null {
         false
     }
 
-    fn route(&mut self, _: &RouteRequest<'_>) -> Result<Route, AmqpError> {
-        Ok(Route::Queues(Arc::clone(&self.queues)))
+    fn route(&mut self, _: &RouteRequest<'_>) -> Result<(Route, Option<RouteGeneration>), AmqpError> {
+        Ok((Route::Queues(Arc::clone(&self.queues)), Some(RouteGeneration(0))))
+    }
+
+    fn is_current(&self, _: RouteGeneration) -> bool {
+        true
     }
 
     fn submit(&mut self, _: ChannelId, _: &Route, message: Message, _: Tracking) {
@@ -287,7 +291,7 @@ fn deliver(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH));
     for len in BODIES {
         let parts = MessageParts { routing_key: b"queue", properties: PROPERTIES, ..MessageParts::default() };
-        let message = Message::new(parts, &vec![7; len], &mut Vec::new());
+        let message = Message::new(&parts, &vec![7; len]);
         let mut client = Client::open();
         client.consume(true);
         group.bench_function(format!("{len} B, no-ack"), |bencher| {

@@ -15,6 +15,7 @@ use crate::acknowledge::{Unacked, resume};
 use crate::confirms::Confirms;
 use crate::content::{self, Incoming};
 use crate::publish::Immediates;
+use crate::repeat::LastPublish;
 use crate::shared::{Core, name};
 use crate::transaction::Transaction;
 
@@ -97,6 +98,8 @@ pub(crate) struct Channel {
     pub mode: Mode,
     pub confirms: Confirms,
     pub immediates: Option<Box<Immediates>>,
+    /// Only channels that publish have it.
+    pub last_publish: Option<Box<LastPublish>>,
     pub awaiting: Option<Awaiting>,
 }
 
@@ -118,6 +121,7 @@ impl Channel {
             mode: Mode::Plain,
             confirms: Confirms::default(),
             immediates: None,
+            last_publish: None,
             awaiting: None,
         }
     }

@@ -3,8 +3,8 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use warren_amqp091_codec::{Dialect, Method, frame};
-use warren_types::ChannelId;
 use warren_types::session::{Event, Session};
+use warren_types::{ChannelId, MessageHead};
 
 use crate::channel::Channel;
 use crate::endings::Ending;
@@ -87,7 +87,7 @@ impl Connection {
                 call_pending: false,
                 next_consumer: 0,
                 confirming: Vec::new(),
-                scratch: Vec::new(),
+                head: MessageHead::default(),
             },
             phase: Phase::Header,
             deadline: Some(now + limits.handshake_timeout),

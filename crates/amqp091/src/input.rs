@@ -261,6 +261,12 @@ impl Connection {
             self.content_header(now, head.channel, payload, session);
             return 0;
         }
+        if let Some(channel) = self.channels.get_mut(&head.channel)
+            && let Some(used) = channel.publish_again(payload, behind, &mut self.core, session)
+        {
+            self.on_publish();
+            return used;
+        }
         let closing = self.channels.get(&head.channel).is_some_and(|channel| channel.is_closing());
         let (method, id) = match Method::decode(self.core.dialect, payload) {
             Ok(method) => {
@@ -291,8 +297,9 @@ impl Connection {
                 self.close_channel(head.channel, session);
                 Ok(0)
             }
-            (Some(channel), Method::BasicPublish { .. }) => PublishArgs::of(&method)
-                .map_or(Ok(0), |args| channel.publish_begins(&args, behind, &mut self.core, session)),
+            (Some(channel), Method::BasicPublish { .. }) => PublishArgs::of(&method).map_or(Ok(0), |args| {
+                channel.publish_begins(&args, payload, behind, &mut self.core, session)
+            }),
             (Some(channel), _) => channel.on_method(method, &mut self.core, session).map(|()| 0),
             (None, Method::ChannelOpen { .. }) => {
                 id = NO_METHOD;

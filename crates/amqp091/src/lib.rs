@@ -21,6 +21,7 @@ mod input;
 mod output;
 mod properties;
 mod publish;
+mod repeat;
 mod shared;
 mod transaction;
 

@@ -11,6 +11,7 @@ use crate::channel::{Channel, MethodResult, Mode};
 use crate::content::{Incoming, PublishArgs};
 use crate::input::parse_header;
 use crate::properties::{ExtraKeys, rewritten, wants_direct_replies};
+use crate::repeat::LastPublish;
 use crate::shared::Core;
 use crate::transaction::HeldPublish;
 
@@ -36,10 +37,19 @@ fn milliseconds(expiration: &[u8]) -> Option<u64> {
     std::str::from_utf8(expiration).ok()?.parse().ok()
 }
 
-/// A body, borrowed from the input or collected from frames.
-enum Body<'a> {
-    Slice(&'a [u8]),
+/// Content, with the payload of its method borrowed from the input, or collected from frames.
+enum Content<'a> {
+    Inline { method: &'a [u8], body: &'a [u8] },
     Collected(Bytes),
+}
+
+/// What the publisher wants of a message.
+#[derive(Clone, Copy)]
+struct Wish {
+    /// To have it back if it is unroutable.
+    returns: bool,
+    /// And if no consumer takes it at once.
+    immediate: bool,
 }
 
 /// A publish whose header and body stand whole in the input, right behind the method.
@@ -82,6 +92,7 @@ impl Channel {
     pub(crate) fn publish_begins(
         &mut self,
         args: &PublishArgs<'_>,
+        method: &[u8],
         behind: &[u8],
         core: &mut Core,
         session: &mut impl Session,
@@ -92,11 +103,40 @@ impl Channel {
         if let Some(inline) = Inline::find(behind, self.id.number, core.frame_max)
             && inline.body.len() as u64 <= core.message_len_max
         {
-            self.publish(args, inline.properties, Body::Slice(inline.body), core, session)?;
+            let content = Content::Inline { method, body: inline.body };
+            self.publish(args, inline.properties, content, core, session)?;
             return Ok(inline.len);
         }
         self.incoming = Some(Box::new(Incoming::new(args)));
         Ok(0)
+    }
+
+    /// A method, if it and the content behind it are those of the last publish but for the body. Returns how many bytes
+    /// of `behind` were used.
+    pub(crate) fn publish_again(
+        &mut self,
+        method: &[u8],
+        behind: &[u8],
+        core: &mut Core,
+        session: &mut impl Session,
+    ) -> Option<usize> {
+        let last = self.last_publish.as_ref()?;
+        if !last.is_method(method) || self.incoming.is_some() || matches!(self.mode, Mode::Transaction(_)) {
+            return None;
+        }
+        let inline = Inline::find(behind, self.id.number, core.frame_max)?;
+        if inline.body.len() as u64 > core.message_len_max {
+            return None;
+        }
+        if !last.is_current(inline.properties, session) {
+            return None;
+        }
+        let mut last = self.last_publish.take()?;
+        let message = last.message(inline.body);
+        let wish = Wish { returns: last.mandatory, immediate: false };
+        self.hand_over(&last.route, message, wish, core, session);
+        self.last_publish = Some(last);
+        Some(inline.len)
     }
 
     pub(crate) fn content_header(
@@ -124,14 +164,14 @@ impl Channel {
     pub(crate) fn publish_complete(&mut self, core: &mut Core, session: &mut impl Session) -> MethodResult {
         let Some(mut incoming) = self.incoming.take() else { return Ok(()) };
         let Some((args, properties, body)) = incoming.parts() else { return Ok(()) };
-        self.publish(&args, properties, Body::Collected(body), core, session)
+        self.publish(&args, properties, Content::Collected(body), core, session)
     }
 
     fn publish(
         &mut self,
         args: &PublishArgs<'_>,
         raw: &[u8],
-        body: Body<'_>,
+        content: Content<'_>,
         core: &mut Core,
         session: &mut impl Session,
     ) -> MethodResult {
@@ -140,7 +180,7 @@ impl Channel {
         core.note_tables(&properties);
         let extra = ExtraKeys::of(&properties)?;
         let extra_keys: Vec<&[u8]> = extra.keys.iter().map(Vec::as_slice).collect();
-        let route = session.route(&RouteRequest {
+        let (route, generation) = session.route(&RouteRequest {
             exchange: args.exchange,
             routing_key: args.routing_key,
             extra_keys: &extra_keys,
@@ -172,39 +212,54 @@ impl Channel {
             }
             return Ok(());
         }
-        let message = match body {
-            Body::Slice(body) => Message::new(parts, body, &mut core.scratch),
-            Body::Collected(body) if body.len() > Message::SMALL_BODY_LEN_MAX => {
-                Message::with_large_body(parts, body, &mut core.scratch)
+        let message = match content {
+            Content::Inline { method, body } => {
+                let is_plain = changed.is_none() && !args.immediate && !in_transaction;
+                match generation {
+                    Some(generation) if is_plain && LastPublish::has_room(method, raw) => {
+                        let mandatory = args.mandatory;
+                        let found = (route.clone(), generation);
+                        let last = LastPublish::set(&mut self.last_publish, method, &parts, mandatory, found);
+                        last.message(body)
+                    }
+                    _ => {
+                        core.head.set(&parts);
+                        core.head.message(body)
+                    }
+                }
             }
-            Body::Collected(body) => Message::new(parts, &body, &mut core.scratch),
+            Content::Collected(body) => {
+                core.head.set(&parts);
+                core.head.message_with(body)
+            }
         };
-        self.publish_message(args, route, message, core, session)
+        let returns = args.mandatory || args.immediate;
+        if let Mode::Transaction(transaction) = &mut self.mode {
+            return transaction.publish(HeldPublish { route, message, mandatory: returns });
+        }
+        self.hand_over(&route, message, Wish { returns, immediate: args.immediate }, core, session);
+        Ok(())
     }
 
-    fn publish_message(
+    fn hand_over(
         &mut self,
-        args: &PublishArgs<'_>,
-        route: Route,
+        route: &Route,
         message: Message,
+        wish: Wish,
         core: &mut Core,
         session: &mut impl Session,
-    ) -> MethodResult {
-        let mandatory = args.mandatory || args.immediate;
-        if let Mode::Transaction(transaction) = &mut self.mode {
-            return transaction.publish(HeldPublish { route, message, mandatory });
-        }
-        let queues = match &route {
+    ) {
+        let queues = match route {
             Route::Queues(queues) => queues.len(),
             Route::DirectReply(..) => 0,
         };
-        if route.is_empty() && mandatory {
+        if route.is_empty() && wish.returns {
             self.send_return(ReplyCode::NO_ROUTE, &message, core);
         }
         let tracking = if matches!(self.mode, Mode::Confirm) {
             core.confirms(self.id.number);
             Tracking::Confirm(self.confirms.publish(queues))
-        } else if args.immediate && queues > 0 {
+        } else if wish.immediate && queues > 0 {
             let immediates = self.immediates.get_or_insert_default();
             immediates.last += 1;
             let open = OpenImmediate { queues, taken: false, message: message.clone() };
@@ -214,9 +269,8 @@ impl Channel {
             Tracking::None
         };
         if !route.is_empty() {
-            session.submit(self.id, &route, message, tracking);
+            session.submit(self.id, route, message, tracking);
         }
-        Ok(())
     }
 
     /// One of the queues of an immediate message has answered; if none had a consumer for it, it is returned.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use warren_amqp091_codec::{Dialect, Method, Properties};
-use warren_types::{Message, ShortString};
+use warren_types::{Message, MessageHead, ShortString};
 
 use crate::handshake::ClientCapabilities;
 use crate::output::Output;
@@ -24,7 +24,8 @@ pub(crate) struct Core {
     pub next_consumer: u32,
     /// Channels that have confirms to send.
     pub confirming: Vec<u16>,
-    pub scratch: Vec<u8>,
+    /// To make messages with.
+    pub head: MessageHead,
 }
 
 impl Core {

@@ -5,7 +5,7 @@
 
 use warren_amqp091_codec::{Dialect, OwnedProperties, Properties};
 use warren_queue::{DeadLetterTarget, DeathReason};
-use warren_types::{FieldTable, FieldValue, Message, MessageParts, QueueRef, ShortString};
+use warren_types::{FieldTable, FieldValue, Message, MessageHead, MessageParts, QueueRef, ShortString};
 
 use crate::vhost::Vhost;
 
@@ -61,10 +61,9 @@ impl DeadLetter {
             priority: self.message.priority(),
             expiration_ms: None,
         };
-        let mut scratch = Vec::new();
         let message = match self.message.large_body() {
-            Some(body) => Message::with_large_body(parts, body.clone(), &mut scratch),
-            None => Message::new(parts, self.message.small_body(), &mut scratch),
+            Some(body) => MessageHead::of(&parts).message_with(body.clone()),
+            None => Message::new(&parts, self.message.small_body()),
         };
         Some((message, queues))
     }
@@ -171,7 +170,7 @@ mod tests {
         let mut encoded = Vec::new();
         properties.encode(Dialect::Amqp091, &mut encoded);
         let parts = MessageParts { routing_key: b"key", properties: &encoded, ..MessageParts::default() };
-        let message = Message::new(parts, b"body", &mut Vec::new());
+        let message = Message::new(&parts, b"body");
         let target = DeadLetterTarget { exchange: "".into(), routing_key: None };
         DeadLetter { message, reason, target, queue: queue.into() }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use warren_types::session::{Route, RouteRequest};
+use warren_types::session::{Route, RouteGeneration, RouteRequest};
 use warren_types::{AmqpError, QueueRef};
 
 use crate::auth::{Access, Resource};
@@ -27,7 +27,11 @@ impl RouteCache {
 
     /// Finds the queues for a message, checking what `basic.publish` must check, in RabbitMQ's order
     /// (features.md M14).
-    pub(crate) fn find(&mut self, place: &Place, request: &RouteRequest<'_>) -> Result<Route, AmqpError> {
+    pub(crate) fn find(
+        &mut self,
+        place: &Place,
+        request: &RouteRequest<'_>,
+    ) -> Result<(Route, Option<RouteGeneration>), AmqpError> {
         let generation = place.vhost.generation();
         if generation != self.generation || self.routes.len() >= Self::ROUTES_MAX {
             self.routes.clear();
@@ -44,12 +48,16 @@ impl RouteCache {
         }
         check_properties(place, request)?;
         match known {
-            Some(queues) => Ok(Route::Queues(queues)),
+            Some(queues) => Ok((Route::Queues(queues), Some(RouteGeneration(self.generation)))),
             None => self.search(place, request),
         }
     }
 
-    fn search(&mut self, place: &Place, request: &RouteRequest<'_>) -> Result<Route, AmqpError> {
+    fn search(
+        &mut self,
+        place: &Place,
+        request: &RouteRequest<'_>,
+    ) -> Result<(Route, Option<RouteGeneration>), AmqpError> {
         self.found.clear();
         let (single, several);
         let keys: &[&[u8]] = if request.extra_keys.is_empty() {
@@ -66,10 +74,11 @@ impl RouteCache {
             .route(request.exchange, keys, &mut || (request.headers)(), &mut self.found)
             .ok_or_else(|| place.not_found(Resource::Exchange(request.exchange)))?;
         let queues: Arc<[QueueRef]> = Arc::from(&self.found[..]);
-        if routed.cacheable && request.extra_keys.is_empty() {
-            self.routes.insert(Box::from(&self.key[..]), Arc::clone(&queues));
+        if !routed.cacheable || !request.extra_keys.is_empty() {
+            return Ok((Route::Queues(queues), None));
         }
-        Ok(Route::Queues(queues))
+        self.routes.insert(Box::from(&self.key[..]), Arc::clone(&queues));
+        Ok((Route::Queues(queues), Some(RouteGeneration(self.generation))))
     }
 }
 

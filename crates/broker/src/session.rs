@@ -7,7 +7,7 @@ use warren_queue::{Command, Getter, NewConsumer, Publish};
 use warren_store::{Lsn, SharedBody};
 use warren_types::session::{
     Bind, Consume, DeliveryRange, Event, ExchangeDeclare, LoginRefused, Outcome, QueueDeclare, QueueDeclared,
-    Reply, Route, RouteRequest, Session, Settle, Tracking,
+    Reply, Route, RouteGeneration, RouteRequest, Session, Settle, Tracking,
 };
 use warren_types::{
     AmqpError, ChannelId, ChannelLimit, ConnectionId, ConsumerId, Message, QueueRef, ReplyCode, ShortString,
@@ -441,17 +441,22 @@ impl Session for BrokerSession {
         address == ADDRESS_PREFIX || self.broker.direct_replies.find(address).is_some()
     }
 
-    fn route(&mut self, request: &RouteRequest<'_>) -> Result<Route, AmqpError> {
+    fn route(&mut self, request: &RouteRequest<'_>) -> Result<(Route, Option<RouteGeneration>), AmqpError> {
         let place =
             self.place.as_ref().ok_or_else(|| AmqpError::command_invalid("no virtual host is open"))?;
         if request.exchange.is_empty() && request.routing_key.starts_with(ADDRESS_PREFIX) {
             place.check(Access::Write, Resource::Exchange(b""))?;
-            return Ok(match self.broker.direct_replies.find(request.routing_key) {
+            let route = match self.broker.direct_replies.find(request.routing_key) {
                 Some((connection, channel)) => Route::DirectReply(connection, channel),
                 None => Route::Queues(Arc::from([])),
-            });
+            };
+            return Ok((route, None));
         }
         self.routes.find(place, request)
+    }
+
+    fn is_current(&self, generation: RouteGeneration) -> bool {
+        self.place.as_ref().is_some_and(|place| place.vhost.generation() == generation.0)
     }
 
     fn submit(&mut self, channel: ChannelId, route: &Route, message: Message, tracking: Tracking) {
@@ -459,17 +464,20 @@ impl Session for BrokerSession {
             Route::Queues(queues) => {
                 let connection = self.connection;
                 let body = is_shared(queues, &message).then(Arc::<SharedBody>::default);
-                for queue in queues.iter() {
-                    self.submitted += message.memory();
-                    let publish = Publish { connection, channel, tracking, message: message.clone() };
+                self.submitted += queues.len() * message.memory();
+                let Some((last, others)) = queues.split_last() else { return };
+                let mut submit = |queue: QueueRef, message| {
+                    let publish = Publish { connection, channel, tracking, message };
                     match &body {
-                        None => self.apply(*queue, Command::Publish(publish)),
+                        None => self.apply(queue, Command::Publish(publish)),
                         Some(body) => {
                             let shared = Box::new((publish, Arc::clone(body)));
-                            self.push(queue.shard, ShardCommand::Share(*queue, shared));
+                            self.push(queue.shard, ShardCommand::Share(queue, shared));
                         }
                     }
-                }
+                };
+                others.iter().for_each(|queue| submit(*queue, message.clone()));
+                submit(*last, message);
             }
             Route::DirectReply(requester, to) => {
                 if let Some(port) = self.broker.ports.find(*requester) {

@@ -40,6 +40,10 @@ struct Slot {
     deadline: Option<u64>,
     /// Why the queue does nothing any more.
     stopped: Option<String>,
+    /// Bytes that the queue held when it was counted last.
+    held: usize,
+    /// A command of this turn has been applied to it.
+    touched: bool,
 }
 
 /// The state of a shard.
@@ -47,6 +51,10 @@ pub(crate) struct Shard {
     handle: Arc<ShardHandle>,
     queues: Vec<Option<Slot>>,
     connections: Connections,
+    /// Slots of the queues that this turn has touched.
+    touched: Vec<u32>,
+    /// By how many bytes this turn has changed what queues hold, as far as it is counted.
+    change: i64,
     /// Deadlines of queues: when, and the slot.
     timers: BTreeSet<(u64, u32)>,
     /// Dead letters of this turn, for each shard.
@@ -87,6 +95,8 @@ impl Shard {
             handle: Arc::clone(&parts.shards[index]),
             queues: Vec::new(),
             connections: Connections::default(),
+            touched: Vec::new(),
+            change: 0,
             timers: BTreeSet::new(),
             dead_letters: parts.shards.iter().map(|_| Vec::new()).collect(),
             arrived: Vec::new(),
@@ -140,16 +150,17 @@ impl Shard {
 
     fn turn(&mut self, commands: impl Iterator<Item = ShardCommand>) {
         self.now_ms = self.now_ms.max(self.clock.now_ms());
-        let mut held = self.run_timers();
+        self.run_timers();
         for command in commands {
-            held += self.apply(command);
+            self.apply(command);
         }
+        self.look_at_touched();
         self.append();
         for (shard, letters) in self.parts.shards.iter().zip(&mut self.dead_letters) {
             shard.mailbox.append(letters);
         }
         let alarm = &self.parts.alarm;
-        alarm.add(held);
+        alarm.add(std::mem::take(&mut self.change));
         if alarm.is_due()
             && let Some(raised) = alarm.check()
         {
@@ -191,19 +202,31 @@ impl Shard {
     }
 
     /// Lets queues whose deadline has come act, each at most once in a turn.
-    fn run_timers(&mut self) -> i64 {
-        let mut held = 0;
+    fn run_timers(&mut self) {
         let due: Vec<u32> = (self.timers.range(..=(self.now_ms, u32::MAX))).map(|(_, slot)| *slot).collect();
         for slot in due {
             if let Some(queue) = self.queues[slot as usize].as_ref().map(|slot| slot.queue.options().queue) {
-                held += self.apply_to_queue(queue, Command::Tick, None);
+                self.apply_to_queue(queue, Command::Tick, None);
             }
         }
-        held
     }
 
-    /// Applies a command; returns by how much it changed the memory that queues hold.
-    fn apply(&mut self, command: ShardCommand) -> i64 {
+    /// What need not be known after every command: how much the queues hold, and when they want to act next.
+    fn look_at_touched(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for slot in touched.drain(..) {
+            let index = slot as usize;
+            if let Some(slot) = &mut self.queues[index] {
+                slot.touched = false;
+                let before = std::mem::replace(&mut slot.held, slot.queue.memory());
+                self.change += slot.held as i64 - before as i64;
+                self.watch_deadline(index);
+            }
+        }
+        self.touched = touched;
+    }
+
+    fn apply(&mut self, command: ShardCommand) {
         match command {
             ShardCommand::Apply(queue, Command::Publish(publish)) => self.publish(queue, publish, None),
             ShardCommand::Apply(queue, command) => self.apply_to_queue(queue, command, None),
@@ -216,43 +239,29 @@ impl Shard {
                 self.arrived.extend(buried);
                 self.publish(queue, publish, None)
             }
-            ShardCommand::Forget(queue, gone) => {
-                self.forget(queue, gone);
-                0
-            }
+            ShardCommand::Forget(queue, gone) => self.forget(queue, gone),
             ShardCommand::Loaded(queue, loaded) => self.loaded(queue, *loaded),
             ShardCommand::Call(call) => self.call(*call),
             ShardCommand::Create(new) => self.create(*new),
             ShardCommand::Gone(connection, channel) => self.gone(connection, channel),
-            ShardCommand::Attach(id, port) => {
-                self.connections.attach(id, port);
-                0
-            }
-            ShardCommand::Detach(id) => {
-                self.connections.detach(id);
-                0
-            }
-            ShardCommand::Store(command) => {
-                self.store_commands.push(command);
-                0
-            }
+            ShardCommand::Attach(id, port) => self.connections.attach(id, port),
+            ShardCommand::Detach(id) => self.connections.detach(id),
+            ShardCommand::Store(command) => self.store_commands.push(command),
         }
     }
 
-    fn publish(&mut self, queue: QueueRef, publish: Publish, shared: Option<&SharedBody>) -> i64 {
+    fn publish(&mut self, queue: QueueRef, publish: Publish, shared: Option<&SharedBody>) {
         let (connection, memory) = (publish.connection, publish.message.memory());
-        let mut change = 0;
         match self.find(queue) {
             None => self.connections.settle_for_missing(&publish),
             Some(slot) if slot.stopped.is_some() => self.connections.refuse(&publish),
-            Some(_) => change = self.apply_to_queue(queue, Command::Publish(publish), shared),
+            Some(_) => self.apply_to_queue(queue, Command::Publish(publish), shared),
         }
         let is_crowded = self.find(queue).is_some_and(|slot| slot.queue.is_crowded());
         self.connections.processed(connection, memory, is_crowded);
-        change
     }
 
-    fn call(&mut self, call: Call) -> i64 {
+    fn call(&mut self, call: Call) {
         let label = || Resource::Queue(call.name.as_bytes()).label(&call.vhost.name);
         let refusal = match self.find(call.queue) {
             None => Some(format!("no {}", label())),
@@ -264,17 +273,17 @@ impl Shard {
         };
         if let Some(refusal) = refusal {
             self.connections.reply(call.connection, call.channel, Err(AmqpError::not_found(refusal)));
-            return 0;
+            return;
         }
         if matches!(call.command, Command::Consume(_) | Command::Get(_))
             && let Some(attached) = self.connections.touch(call.connection)
         {
             attached.queues.insert(call.queue);
         }
-        self.apply_to_queue(call.queue, call.command, None)
+        self.apply_to_queue(call.queue, call.command, None);
     }
 
-    fn create(&mut self, new: NewQueue) -> i64 {
+    fn create(&mut self, new: NewQueue) {
         let reference = new.options.queue;
         let id = reference.id;
         let slot = new.options.queue.slot as usize;
@@ -299,14 +308,15 @@ impl Shard {
                 (Queue::restore(new.options, self.now_ms, restored), found.index, found.damage)
             }
         };
-        self.queues[slot] = Some(Slot { queue, vhost: new.vhost, index, deadline: None, stopped: None });
+        let vhost = new.vhost;
+        self.queues[slot] =
+            Some(Slot { queue, vhost, index, deadline: None, stopped: None, held: 0, touched: false });
         match stopped {
             Some(damage) => self.stop_queue(slot, damage),
             // What is stored may have expired meanwhile.
-            None if is_restored => return self.apply_to_queue(reference, Command::Tick, None),
+            None if is_restored => self.apply_to_queue(reference, Command::Tick, None),
             None => self.watch_deadline(slot),
         }
-        0
     }
 
     fn find(&self, queue: QueueRef) -> Option<&Slot> {
@@ -314,16 +324,21 @@ impl Shard {
         (slot.queue.options().queue.id == queue.id).then_some(slot)
     }
 
-    fn apply_to_queue(&mut self, queue: QueueRef, command: Command, shared: Option<&SharedBody>) -> i64 {
-        if self.find(queue).is_none() {
-            return 0;
+    fn find_mut(queues: &mut [Option<Slot>], queue: QueueRef) -> Option<&mut Slot> {
+        let slot = queues.get_mut(queue.slot as usize)?.as_mut()?;
+        (slot.queue.options().queue.id == queue.id).then_some(slot)
+    }
+
+    fn apply_to_queue(&mut self, queue: QueueRef, command: Command, shared: Option<&SharedBody>) {
+        let Some(slot) = Self::find_mut(&mut self.queues, queue) else { return };
+        if !slot.touched {
+            slot.touched = true;
+            self.touched.push(queue.slot);
         }
-        let Some(slot) = &mut self.queues[queue.slot as usize] else { return 0 };
         let asked_by = match &command {
             Command::Delete { asked_by, .. } => asked_by.map(|(connection, _)| connection),
             _ => None,
         };
-        let before = slot.queue.memory();
         let mut applied = Applied {
             queue,
             connections: &mut self.connections,
@@ -338,16 +353,12 @@ impl Shard {
         };
         slot.queue.apply(self.now_ms, command, &mut applied);
         let Applied { letters, deleted, .. } = applied;
-        let change = slot.queue.memory() as i64 - before as i64;
         for letter in letters {
             self.post(queue, letter);
         }
         if deleted {
             self.remove(queue, asked_by);
-        } else {
-            self.watch_deadline(queue.slot as usize);
         }
-        change
     }
 
     /// Sends a dead letter where it goes.
@@ -370,10 +381,7 @@ impl Shard {
     }
 
     fn forget(&mut self, queue: QueueRef, gone: Forgotten) {
-        if self.find(queue).is_none() {
-            return;
-        }
-        if let Some(slot) = &mut self.queues[queue.slot as usize] {
+        if let Some(slot) = Self::find_mut(&mut self.queues, queue) {
             let Forgotten { seq, priority, persistent, body_len } = gone;
             self.turn.forget(&mut slot.index, priority, seq, persistent, u64::from(body_len));
         }
@@ -381,6 +389,7 @@ impl Shard {
 
     fn remove(&mut self, queue: QueueRef, asked_by: Option<ConnectionId>) {
         let Some(slot) = self.queues[queue.slot as usize].take() else { return };
+        self.change -= slot.held as i64;
         if let Some(deadline) = slot.deadline {
             self.timers.remove(&(deadline, queue.slot));
         }
@@ -411,17 +420,15 @@ impl Shard {
         }
     }
 
-    fn gone(&mut self, connection: ConnectionId, channel: Option<ChannelId>) -> i64 {
+    fn gone(&mut self, connection: ConnectionId, channel: Option<ChannelId>) {
         let concerned: Vec<QueueRef> = match self.connections.touch(connection) {
             Some(attached) if channel.is_none() => attached.queues.drain().collect(),
             Some(attached) => attached.queues.iter().copied().collect(),
-            None => return 0,
+            None => return,
         };
-        let mut change = 0;
         for queue in concerned {
-            change += self.apply_to_queue(queue, Command::Gone { connection, channel }, None);
+            self.apply_to_queue(queue, Command::Gone { connection, channel }, None);
         }
-        change
     }
 
     // ---- the store ---------------------------------------------------------------------------------------
@@ -455,21 +462,18 @@ impl Shard {
     }
 
     /// Hands a queue the messages that were read, or asks again if they have moved or gone meanwhile.
-    fn loaded(&mut self, queue: QueueRef, loaded: Loaded) -> i64 {
-        if self.find(queue).is_none() {
-            return 0;
-        }
-        let Some(slot) = &mut self.queues[queue.slot as usize] else { return 0 };
+    fn loaded(&mut self, queue: QueueRef, loaded: Loaded) {
+        let Some(slot) = Self::find_mut(&mut self.queues, queue) else { return };
         let Loaded { priority, asked, result } = loaded;
         let found = match result {
             Ok(found) => found,
             Err(LoadError::Moved) => {
                 self.wanted.push(Wanted { queue, priority, asked });
-                return 0;
+                return;
             }
             Err(error) => {
                 self.stop_queue(queue.slot as usize, error.to_string());
-                return 0;
+                return;
             }
         };
         let last = found.last;
@@ -483,19 +487,19 @@ impl Shard {
             // Everything in this stretch was gone: what follows?
             Asked::Next { bytes, .. } if messages.is_empty() && last.is_some() => {
                 self.wanted.push(Wanted { queue, priority, asked: Asked::Next { after: last, bytes } });
-                return 0;
+                return;
             }
             // Nothing was there when it was looked; but since?
             Asked::Next { after, bytes }
                 if messages.is_empty() && self.parts.store.plan(index, priority, after, bytes).is_some() =>
             {
                 self.wanted.push(Wanted { queue, priority, asked: Asked::Next { after, bytes } });
-                return 0;
+                return;
             }
             Asked::Next { .. } => Command::Loaded { priority, end: messages.is_empty(), messages },
             Asked::These(asked) => Command::Fetched { priority, asked, messages },
         };
-        self.apply_to_queue(queue, command, None)
+        self.apply_to_queue(queue, command, None);
     }
 
     /// A queue whose messages cannot be read does nothing any more; the others go on.

@@ -77,7 +77,7 @@ fn queue() -> Queue {
 
 fn message() -> Message {
     let parts = MessageParts { routing_key: b"queue", properties: &[0x10, 0, 2], ..MessageParts::default() };
-    Message::new(parts, &[7; 16], &mut Vec::new())
+    Message::new(&parts, &[7; 16])
 }
 
 fn publish(message: &Message, number: u64) -> Command {

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use warren_types::session::Delivery;
 use warren_types::{ChannelId, ChannelLimit, ConnectionId, ConsumerId, QueueRef};
 
 use crate::NewConsumer;
@@ -144,6 +143,16 @@ impl Consumers {
 
     fn next_slot(&mut self, queue: QueueRef) -> Option<usize> {
         for (_, round) in &mut self.rounds {
+            // The only one in its round has the next turn as well.
+            if let [slot] = round.as_slices().0
+                && round.len() == 1
+                && let slot = *slot
+                && let Some(consumer) = self.slots[slot].as_mut()
+                && consumer.can_take()
+                && consumer.take_place(queue)
+            {
+                return Some(slot);
+            }
             while let Some(slot) = round.pop_front() {
                 let Some(consumer) = self.slots[slot].as_mut() else { continue };
                 if consumer.can_take() && consumer.take_place(queue) {
@@ -161,16 +170,6 @@ impl Consumers {
             Ok(found) => self.rounds[found].1.push_back(slot),
             Err(place) => self.rounds.insert(place, (priority, VecDeque::from([slot]))),
         }
-    }
-
-    /// Whether [`Consumers::next`] would find one that acknowledges nothing.
-    pub(crate) fn next_is_no_ack(&self) -> bool {
-        let takes = |slot: &usize| self.slots[*slot].as_ref().filter(|consumer| consumer.would_take());
-        let next = match &self.line {
-            Some(line) => line.front().and_then(takes),
-            None => self.rounds.iter().find_map(|(_, round)| round.iter().find_map(takes)),
-        };
-        next.is_some_and(|consumer| consumer.new.no_ack)
     }
 
     /// Whether [`Consumers::next`] would find one.
@@ -200,13 +199,26 @@ impl Consumers {
     }
 }
 
+/// Who takes a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taker {
+    pub connection: ConnectionId,
+    pub channel: ChannelId,
+    pub consumer: ConsumerId,
+    pub no_ack: bool,
+    /// The delivery takes a place of its channel's limit.
+    pub limited: bool,
+}
+
 impl Consumer {
-    /// Accounts for a delivery.
-    pub(crate) fn take(&mut self, delivery: &Delivery) {
-        self.in_flight += delivery.message.memory();
+    /// Accounts for a delivery of so many bytes.
+    pub(crate) fn take(&mut self, memory: usize) -> Taker {
+        self.in_flight += memory;
         if !self.new.no_ack {
             self.unacked += 1;
         }
+        let NewConsumer { connection, channel, consumer, no_ack, .. } = self.new;
+        Taker { connection, channel, consumer, no_ack, limited: self.limit().is_some() }
     }
 
     /// The socket took so many bytes.
@@ -222,14 +234,5 @@ impl Consumer {
     /// The channel's limit may have room for it.
     pub(crate) fn resume(&mut self) {
         self.limited = false;
-    }
-
-    /// Whether its deliveries take places of its channel's limit.
-    pub(crate) fn is_limited(&self) -> bool {
-        self.limit().is_some()
-    }
-
-    pub(crate) fn channel(&self) -> ChannelId {
-        self.new.channel
     }
 }

@@ -42,12 +42,6 @@ impl Entry {
         self.message.as_ref().map_or(Self::OVERHEAD, Message::memory)
     }
 
-    /// The entry and its message, if that is resident.
-    pub(crate) fn with_message(self) -> Option<(Self, Message)> {
-        let message = self.message.clone()?;
-        Some((self, message))
-    }
-
     pub(crate) fn forgotten(&self) -> Forgotten {
         let Self { seq, priority, persistent, body_len, .. } = *self;
         Forgotten { seq, priority, persistent, body_len }
@@ -149,6 +143,8 @@ pub(crate) struct Ready {
     body_bytes: u64,
     /// Memory of what is resident, in bytes.
     memory: usize,
+    /// Messages that were counted in one by one and may expire: while there are none, nobody looks for them.
+    expiring: usize,
 }
 
 impl Ready {
@@ -194,6 +190,15 @@ impl Ready {
     pub(crate) fn push(&mut self, entry: Entry) {
         self.count(&entry);
         self.level(entry.priority).push(entry);
+    }
+
+    /// Notes a message that was handed out without ever being ready: what is read of the store must not bring it again.
+    pub(crate) fn pass(&mut self, entry: &Entry) {
+        let level =
+            if entry.priority == 0 { Some(&mut self.base) } else { self.higher.get_mut(&entry.priority) };
+        if let Some(level) = level {
+            level.resident_up_to = Some(entry.seq);
+        }
     }
 
     /// Appends a message that only the store has.
@@ -259,6 +264,7 @@ impl Ready {
             }
             None => {
                 let body_len = u64::from(entry.body_len);
+                self.expiring -= usize::from(entry.expires_at != NEVER);
                 self.level(priority).returned.remove(&seq);
                 self.len -= 1;
                 self.body_bytes -= body_len;
@@ -314,6 +320,9 @@ impl Ready {
 
     /// Whether the first message of every priority is resident and nothing is paged out.
     pub(crate) fn is_resident(&self) -> bool {
+        if self.higher.is_empty() && self.base.paged.messages == 0 && self.base.returned.is_empty() {
+            return true;
+        }
         let is_resident = |level: &Level| {
             level.paged.messages == 0
                 && level.returned.first_key_value().is_none_or(|(_, entry)| entry.message.is_some())
@@ -321,13 +330,16 @@ impl Ready {
         is_resident(&self.base) && self.higher.values().all(is_resident)
     }
 
-    /// Whether the message that is next to be delivered is resident.
-    pub(crate) fn has_next(&self) -> bool {
-        self.first_level().is_some_and(|(_, level)| level.first().is_some())
+    /// Memory of the message that is next to be delivered, in bytes, if it is resident.
+    pub(crate) fn next_memory(&self) -> Option<usize> {
+        self.first_level().and_then(|(_, level)| level.first()).map(Entry::memory)
     }
 
     /// The highest priority that has messages.
     fn first_level(&self) -> Option<(u8, &Level)> {
+        if self.higher.is_empty() {
+            return (!self.base.is_empty()).then_some((0, &self.base));
+        }
         let higher = self.higher.iter().rev().map(|(priority, level)| (*priority, level));
         higher.chain(std::iter::once((0, &self.base))).find(|(_, level)| !level.is_empty())
     }
@@ -350,6 +362,9 @@ impl Ready {
 
     /// Takes a message that has expired at `now`, if one stands first among those of its priority.
     pub(crate) fn pop_expired(&mut self, now: u64) -> Option<Entry> {
+        if self.expiring == 0 {
+            return None;
+        }
         let is_due = |level: &Level| level.first().is_some_and(|entry| entry.expires_at <= now);
         if is_due(&self.base) {
             return self.pop_of(0);
@@ -360,6 +375,9 @@ impl Ready {
 
     /// When the next message expires that stands first among those of its priority.
     pub(crate) fn next_expiry(&self) -> Option<u64> {
+        if self.expiring == 0 {
+            return None;
+        }
         std::iter::once(&self.base)
             .chain(self.higher.values())
             .filter_map(|level| level.first().map(|entry| entry.expires_at))
@@ -386,7 +404,7 @@ impl Ready {
             *level = Level { loading, fetching, resident_up_to: last, ..Level::default() };
         }
         self.higher.retain(|_, level| !level.is_idle());
-        (self.len, self.body_bytes, self.memory) = (0, 0, 0);
+        (self.len, self.body_bytes, self.memory, self.expiring) = (0, 0, 0, 0);
     }
 
     fn pop_of(&mut self, priority: u8) -> Option<Entry> {
@@ -396,6 +414,7 @@ impl Ready {
         self.len -= 1;
         self.body_bytes -= u64::from(entry.body_len);
         self.memory -= entry.memory();
+        self.expiring -= usize::from(entry.expires_at != NEVER);
         Some(entry)
     }
 
@@ -417,5 +436,6 @@ impl Ready {
         self.len += 1;
         self.body_bytes += u64::from(entry.body_len);
         self.memory += entry.memory();
+        self.expiring += usize::from(entry.expires_at != NEVER);
     }
 }

@@ -8,7 +8,7 @@ use warren_types::{
 };
 
 use crate::command::{Command, Effects, Getter, NewConsumer, Publish};
-use crate::consumers::{Consumer, Consumers};
+use crate::consumers::{Consumer, Consumers, Taker};
 use crate::messages::{Entry, NEVER, Ready, Request};
 use crate::settings::{DeathReason, Overflow, Settings};
 
@@ -367,21 +367,27 @@ impl Queue {
         let priority = message.priority().min(self.options.settings.max_priority);
         let mut entry = self.entry(self.next_seq, now, priority, message);
         self.next_seq += 1;
+        // Most messages of a queue that keeps up never wait in it.
+        let taker = if self.ready.is_empty() { self.next_taker(entry.memory()) } else { None };
         // Somebody who acknowledges nothing may have it before it is stored at all.
-        let gone_at_once = self.ready.is_empty() && self.consumers.next_is_no_ack();
-        let durable = entry.persistent && !gone_at_once;
-        let paged = !gone_at_once && self.is_full(&entry, effects);
+        let durable = entry.persistent && !taker.is_some_and(|taker| taker.no_ack);
+        let paged = taker.is_none() && self.is_full(&entry, effects);
         if durable || paged {
-            self.store(&mut entry, effects);
+            Self::store(&mut entry, effects);
         }
         if let Tracking::Confirm(number) = tracking {
             effects.accepted(connection, channel, number, durable);
         }
-        if paged {
-            self.ready.page_out(entry.priority, entry.seq, entry.body_len);
-        } else {
-            self.ready.push(entry);
-            self.dispatch(effects);
+        match taker {
+            Some(taker) => {
+                self.ready.pass(&entry);
+                self.deliver(taker, entry, effects);
+            }
+            None if paged => self.ready.page_out(entry.priority, entry.seq, entry.body_len),
+            None => {
+                self.ready.push(entry);
+                self.dispatch(effects);
+            }
         }
         self.drop_head(effects);
     }
@@ -397,7 +403,7 @@ impl Queue {
             || (memory >= RESIDENT_MIN && !effects.room())
     }
 
-    fn store(&self, entry: &mut Entry, effects: &mut impl Effects) {
+    fn store(entry: &mut Entry, effects: &mut impl Effects) {
         if let Some(message) = entry.message.as_ref().filter(|_| !entry.stored) {
             effects.store(entry.seq, entry.priority, entry.at, message, entry.persistent);
             entry.stored = true;
@@ -478,33 +484,44 @@ impl Queue {
 
     /// Hands ready messages to consumers until either runs out.
     fn dispatch(&mut self, effects: &mut impl Effects) {
-        // The first message may still have to be read, and then it goes to whoever waits for it longest.
-        while self.getters.is_empty()
-            && self.ready.has_next()
-            && let Some(consumer) = self.consumers.next(self.options.queue)
-            && let Some((entry, message)) = self.ready.pop().and_then(Entry::with_message)
+        while let Some(memory) = self.ready.next_memory()
+            && let Some(taker) = self.next_taker(memory)
+            && let Some(entry) = self.ready.pop()
         {
-            let delivery = Delivery {
-                channel: consumer.channel(),
-                consumer: consumer.new.consumer,
-                queue: self.options.queue,
-                id: DeliveryId(self.next_delivery),
-                redelivered: entry.redelivered,
-                limited: consumer.is_limited(),
-                message,
-            };
-            self.next_delivery += 1;
-            self.undelivered_from = self.undelivered_from.max(entry.seq + 1);
-            consumer.take(&delivery);
-            let connection = consumer.new.connection;
-            if consumer.new.no_ack {
-                Self::consumed(&entry, effects);
-            } else {
-                let (channel, consumer) = (delivery.channel, Some(delivery.consumer));
-                self.hold(delivery.id, Unacked { entry, connection, channel, consumer });
-            }
-            effects.deliver(connection, delivery);
+            self.deliver(taker, entry, effects);
         }
+    }
+
+    /// The consumer that takes the next message, which has so many bytes.
+    fn next_taker(&mut self, memory: usize) -> Option<Taker> {
+        // The first message may still have to be read, and then it goes to whoever waits for it longest.
+        if !self.getters.is_empty() {
+            return None;
+        }
+        self.consumers.next(self.options.queue).map(|consumer| consumer.take(memory))
+    }
+
+    /// Hands a resident message out.
+    fn deliver(&mut self, taker: Taker, mut entry: Entry, effects: &mut impl Effects) {
+        let Taker { connection, channel, consumer, no_ack, limited } = taker;
+        let message = if no_ack { entry.message.take() } else { entry.message.clone() };
+        let Some(message) = message else { return };
+        let (id, redelivered) = (self.next_delivery(&entry), entry.redelivered);
+        if no_ack {
+            Self::consumed(&entry, effects);
+        } else {
+            self.hold(id, Unacked { entry, connection, channel, consumer: Some(consumer) });
+        }
+        let queue = self.options.queue;
+        effects.deliver(connection, Delivery { channel, consumer, queue, id, redelivered, limited, message });
+    }
+
+    /// Numbers the delivery of a message.
+    fn next_delivery(&mut self, entry: &Entry) -> DeliveryId {
+        let id = DeliveryId(self.next_delivery);
+        self.next_delivery += 1;
+        self.undelivered_from = self.undelivered_from.max(entry.seq + 1);
+        id
     }
 
     /// Keeps a delivered message until it is settled; beyond a limit only the store does, if it has it. (Storing it now
@@ -527,7 +544,7 @@ impl Queue {
     fn get(&mut self, getter: Getter, effects: &mut impl Effects) {
         let Getter { connection, channel, no_ack } = getter;
         let popped = if self.getters.is_empty() { self.ready.pop() } else { None };
-        let Some((entry, message)) = popped.and_then(Entry::with_message) else {
+        let Some((message, entry)) = popped.and_then(|entry| Some((entry.message.clone()?, entry))) else {
             if self.ready.is_empty() {
                 effects.reply(connection, channel, Ok(Reply::Got(None)));
             } else {
@@ -535,9 +552,7 @@ impl Queue {
             }
             return;
         };
-        let id = DeliveryId(self.next_delivery);
-        self.next_delivery += 1;
-        self.undelivered_from = self.undelivered_from.max(entry.seq + 1);
+        let id = self.next_delivery(&entry);
         let got = Got {
             queue: self.options.queue,
             id,

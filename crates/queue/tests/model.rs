@@ -260,7 +260,7 @@ fn message(number: usize, large: bool) -> Message {
     let persistent = is_persistent(number);
     let parts =
         MessageParts { routing_key: b"q", properties: &[0, 0], persistent, ..MessageParts::default() };
-    Message::new(parts, &body, &mut Vec::new())
+    Message::new(&parts, &body)
 }
 
 struct Run {

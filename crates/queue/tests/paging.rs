@@ -371,7 +371,7 @@ fn message(number: usize, body_len: usize, persistent: bool, priority: u8) -> Me
     let mut body = (number as u64).to_le_bytes().to_vec();
     body.resize(body_len, 0);
     let parts = MessageParts { persistent, priority, properties: &[0, 0], ..MessageParts::default() };
-    Message::new(parts, &body, &mut Vec::new())
+    Message::new(&parts, &body)
 }
 
 struct Run {

@@ -94,7 +94,7 @@ fn message(words: &[&str]) -> Message {
         expiration_ms: option(words, "ttl"),
         ..MessageParts::default()
     };
-    Message::new(parts, words[0].as_bytes(), &mut Vec::new())
+    Message::new(&parts, words[0].as_bytes())
 }
 
 fn command(words: &[&str], seen: &mut Seen) -> Command {

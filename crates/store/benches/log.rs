@@ -27,7 +27,7 @@ fn append(criterion: &mut Criterion) {
         let (store, _) = opened.expect("the disk works");
         let (mut index, mut turn, mut next) = (QueueIndex::new(QueueId(1)), Turn::default(), 0);
         let parts = MessageParts { routing_key: b"queue", persistent: true, ..MessageParts::default() };
-        let message = Message::new(parts, &vec![7; len], &mut Vec::new());
+        let message = Message::new(&parts, &vec![7; len]);
         group.bench_function(format!("{len} B"), |bencher| {
             let mut batch = || {
                 for seq in next..next + TURN {

@@ -62,7 +62,7 @@ fn filled(seed: u64) -> (Files, Content) {
         let mut turn = Turn::default();
         let body = vec![seq as u8; random(&mut state, 300) as usize];
         let parts = MessageParts { routing_key: b"key", persistent: true, ..MessageParts::default() };
-        let message = Message::new(parts, &body, &mut Vec::new());
+        let message = Message::new(&parts, &body);
         let fan_out = 1 + random(&mut state, 3) as usize;
         let first = random(&mut state, 3) as usize;
         for queue in QUEUES.iter().skip(first).take(fan_out) {

@@ -35,7 +35,7 @@ fn message(model: &mut Model, persistent: bool) -> Message {
     };
     let body: Vec<u8> = (0..len).map(|at| (at * 7 + model.random(3)) as u8).collect();
     let parts = MessageParts { exchange: b"x", routing_key: b"key", persistent, ..MessageParts::default() };
-    Message::new(parts, &body, &mut Vec::new())
+    Message::new(&parts, &body)
 }
 
 /// A turn of the shard in which messages go and none come.

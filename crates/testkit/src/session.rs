@@ -8,7 +8,7 @@ use warren_queue::{
 use warren_router::{Binding, DeleteExchangeError, Destination, ExchangeDefinition, ExchangeKind, Router};
 use warren_types::session::{
     Bind, BindTarget, Consume, Delivery, DeliveryRange, Event, ExchangeDeclare, LoginRefused, Outcome,
-    QueueDeclare, QueueDeclared, Reply, Route, RouteRequest, Session, Settle, Tracking,
+    QueueDeclare, QueueDeclared, Reply, Route, RouteGeneration, RouteRequest, Session, Settle, Tracking,
 };
 use warren_types::{
     AmqpError, ChannelId, ChannelLimit, ConnectionId, ConsumerId, FieldTable, FieldValue, Message, QueueId,
@@ -36,6 +36,8 @@ pub struct FakeSession {
     /// Whether clients may log in without credentials.
     pub anonymous: bool,
     router: Router,
+    /// Changes of the router so far.
+    generation: u64,
     queues: Vec<Option<Held>>,
     events: VecDeque<Event>,
     /// Deliveries that were encoded and not written yet.
@@ -111,6 +113,7 @@ impl FakeSession {
         if effects.deleted
             && let Some(held) = self.queues[slot].take()
         {
+            self.generation += 1;
             self.router.remove_queue(held.queue.options().name.as_bytes());
         }
     }
@@ -152,6 +155,7 @@ impl FakeSession {
         };
         let (queue_machine, store) = (Queue::new(options, 0), MemoryStore::default());
         self.queues.push(Some(Held { queue: queue_machine, store, exclusive: declare.exclusive }));
+        self.generation += 1;
         self.router.add_queue(name, queue);
     }
 }
@@ -222,10 +226,12 @@ impl Session for FakeSession {
         };
         let definition = ExchangeDefinition { name, kind, durable, auto_delete, internal, arguments };
         let differs = |difference| AmqpError::precondition_failed(format!("{difference:?}"));
+        self.generation += 1;
         self.router.declare_exchange(definition).map(drop).map_err(differs)
     }
 
     fn exchange_delete(&mut self, name: &[u8], if_unused: bool) -> Result<(), AmqpError> {
+        self.generation += 1;
         match self.router.delete_exchange(name, if_unused) {
             Ok(_) | Err(DeleteExchangeError::NotFound) => Ok(()),
             Err(error) => Err(AmqpError::precondition_failed(error.to_string())),
@@ -233,11 +239,13 @@ impl Session for FakeSession {
     }
 
     fn bind(&mut self, bind: Bind) -> Result<(), AmqpError> {
+        self.generation += 1;
         self.router.bind(binding(bind)).map(drop).map_err(|error| AmqpError::not_found(error.to_string()))
     }
 
     fn unbind(&mut self, bind: Bind) -> Result<(), AmqpError> {
         let refused = |error: warren_router::UnbindError| AmqpError::access_refused(error.to_string());
+        self.generation += 1;
         self.router.unbind(&binding(bind)).map(drop).map_err(refused)
     }
 
@@ -327,23 +335,30 @@ impl Session for FakeSession {
         self.reply_addresses.iter().any(|(known, _)| known == address)
     }
 
-    fn route(&mut self, request: &RouteRequest<'_>) -> Result<Route, AmqpError> {
+    fn route(&mut self, request: &RouteRequest<'_>) -> Result<(Route, Option<RouteGeneration>), AmqpError> {
         if request.exchange.is_empty() && request.routing_key.starts_with(ADDRESS_PREFIX) {
             let found = self.reply_addresses.iter().find(|(address, _)| address == request.routing_key);
-            return Ok(match found {
+            let route = match found {
                 Some((_, channel)) => Route::DirectReply(CONNECTION, *channel),
                 None => Route::Queues(Arc::from([])),
-            });
+            };
+            return Ok((route, None));
         }
         let mut keys = vec![request.routing_key];
         keys.extend_from_slice(request.extra_keys);
         let mut found = Vec::new();
-        self.router
+        let routed = self
+            .router
             .route(request.exchange, &keys, &mut || (request.headers)(), &mut found)
             .ok_or_else(|| not_found("exchange", request.exchange))?;
         // The router promises no order.
         found.sort_unstable();
-        Ok(Route::Queues(Arc::from(found)))
+        let generation = routed.cacheable.then_some(RouteGeneration(self.generation));
+        Ok((Route::Queues(Arc::from(found)), generation.filter(|_| request.extra_keys.is_empty())))
+    }
+
+    fn is_current(&self, generation: RouteGeneration) -> bool {
+        generation.0 == self.generation
     }
 
     fn submit(&mut self, channel: ChannelId, route: &Route, message: Message, tracking: Tracking) {

@@ -19,5 +19,5 @@ pub use error::{AmqpError, ReplyCode, Scope};
 pub use field_table::{FieldTable, FieldValue};
 pub use ids::{ChannelId, ConnectionId, ConsumerId, DeliveryId, QueueId, QueueRef};
 pub use ledger::Ledger;
-pub use message::{Message, MessageParts, StoredMessage};
+pub use message::{Message, MessageHead, MessageParts, StoredMessage};
 pub use short_string::{ShortString, TooLong};

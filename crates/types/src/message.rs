@@ -46,21 +46,10 @@ impl Message {
     /// What the broker holds for a message beside its bytes: the count that memory limits use.
     const OVERHEAD: usize = 128;
 
-    /// Copies everything, `scratch` being a buffer to work in.
+    /// Copies everything. Who makes many messages keeps a [`MessageHead`] instead.
     #[must_use]
-    pub fn new(parts: MessageParts<'_>, body: &[u8], scratch: &mut Vec<u8>) -> Self {
-        if body.len() > Self::SMALL_BODY_LEN_MAX {
-            return Self::with_large_body(parts, Bytes::copy_from_slice(body), scratch);
-        }
-        pack(parts, body, scratch);
-        Self { packed: Arc::from(&scratch[..]), large_body: None }
-    }
-
-    /// Copies everything but the body.
-    #[must_use]
-    pub fn with_large_body(parts: MessageParts<'_>, body: Bytes, scratch: &mut Vec<u8>) -> Self {
-        pack(parts, &[], scratch);
-        Self { packed: Arc::from(&scratch[..]), large_body: Some(Arc::new(body)) }
+    pub fn new(parts: &MessageParts<'_>, body: &[u8]) -> Self {
+        MessageHead::of(parts).message(body)
     }
 
     /// The bytes from which [`Message::from_stored`] makes the same message, in two pieces to be joined.
@@ -193,26 +182,71 @@ pub struct StoredMessage {
     pub message: Message,
 }
 
-fn pack(parts: MessageParts<'_>, body: &[u8], scratch: &mut Vec<u8>) {
-    let short = |bytes: &[u8]| u8::try_from(bytes.len()).expect("names are at most 255 bytes");
-    let properties_len = u32::try_from(parts.properties.len()).expect("a content header fits in a frame");
-    scratch.clear();
-    let persistent = if parts.persistent { FLAG_PERSISTENT } else { 0 };
-    let expires = if parts.expiration_ms.is_some() { FLAG_EXPIRES } else { 0 };
-    scratch.extend_from_slice(&[
-        short(parts.exchange),
-        short(parts.routing_key),
-        persistent | expires,
-        parts.priority,
-    ]);
-    scratch.extend_from_slice(&properties_len.to_le_bytes());
-    scratch.extend_from_slice(parts.exchange);
-    scratch.extend_from_slice(parts.routing_key);
-    scratch.extend_from_slice(parts.properties);
-    if let Some(expiration_ms) = parts.expiration_ms {
-        scratch.extend_from_slice(&expiration_ms.to_le_bytes());
+/// Everything of a message but its body, packed: makes messages that differ in nothing else.
+#[derive(Debug, Default)]
+pub struct MessageHead {
+    packed: Vec<u8>,
+}
+
+impl MessageHead {
+    /// A head from its parts.
+    ///
+    /// # Panics
+    /// If a name is longer than 255 bytes.
+    #[must_use]
+    pub fn of(parts: &MessageParts<'_>) -> Self {
+        let mut head = Self::default();
+        head.set(parts);
+        head
     }
-    scratch.extend_from_slice(body);
+
+    /// Takes other parts.
+    ///
+    /// # Panics
+    /// If a name is longer than 255 bytes.
+    pub fn set(&mut self, parts: &MessageParts<'_>) {
+        let short = |bytes: &[u8]| u8::try_from(bytes.len()).expect("names are at most 255 bytes");
+        let properties_len = u32::try_from(parts.properties.len()).expect("a content header fits in a frame");
+        let packed = &mut self.packed;
+        packed.clear();
+        let persistent = if parts.persistent { FLAG_PERSISTENT } else { 0 };
+        let expires = if parts.expiration_ms.is_some() { FLAG_EXPIRES } else { 0 };
+        packed.extend_from_slice(&[
+            short(parts.exchange),
+            short(parts.routing_key),
+            persistent | expires,
+            parts.priority,
+        ]);
+        packed.extend_from_slice(&properties_len.to_le_bytes());
+        packed.extend_from_slice(parts.exchange);
+        packed.extend_from_slice(parts.routing_key);
+        packed.extend_from_slice(parts.properties);
+        if let Some(expiration_ms) = parts.expiration_ms {
+            packed.extend_from_slice(&expiration_ms.to_le_bytes());
+        }
+    }
+
+    /// A message with a body, which is copied.
+    #[must_use]
+    pub fn message(&mut self, body: &[u8]) -> Message {
+        if body.len() > Message::SMALL_BODY_LEN_MAX {
+            return self.message_with(Bytes::copy_from_slice(body));
+        }
+        let len = self.packed.len();
+        self.packed.extend_from_slice(body);
+        let packed = Arc::from(&self.packed[..]);
+        self.packed.truncate(len);
+        Message { packed, large_body: None }
+    }
+
+    /// A message with a body, which is copied only if it is small.
+    #[must_use]
+    pub fn message_with(&mut self, body: Bytes) -> Message {
+        if body.len() <= Message::SMALL_BODY_LEN_MAX {
+            return self.message(&body);
+        }
+        Message { packed: Arc::from(&self.packed[..]), large_body: Some(Arc::new(body)) }
+    }
 }
 
 impl fmt::Debug for Message {
@@ -243,7 +277,7 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_not_taken_for_one() {
-        let message = Message::new(parts(), b"", &mut Vec::new());
+        let message = Message::new(&parts(), b"");
         let stored = message.stored().0;
         for len in 0..stored.len() {
             assert!(Message::from_stored(&Bytes::copy_from_slice(&stored[..len])).is_none(), "{len} bytes");
@@ -257,7 +291,7 @@ mod tests {
         {
             let body = vec![7; len];
             let parts = MessageParts { expiration_ms, ..parts() };
-            let message = Message::new(parts, &body, &mut Vec::new());
+            let message = Message::new(&parts, &body);
             assert_eq!(message.expiration_ms(), expiration_ms);
             assert_eq!(message.priority(), 9);
             assert_eq!(message.exchange(), b"sorting_room");

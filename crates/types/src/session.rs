@@ -155,6 +155,10 @@ impl Route {
     }
 }
 
+/// Stands for everything that a route depends on: exchanges, bindings, queues, permissions. It changes with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteGeneration(pub u64);
+
 /// What the publisher wants to hear of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tracking {
@@ -306,11 +310,15 @@ pub trait Session {
     /// Whether somebody waits for replies at this address of direct reply-to.
     fn is_direct_reply_alive(&self, address: &[u8]) -> bool;
 
-    /// Finds the queues for a message.
+    /// Finds the queues for a message. With a generation, messages that differ in nothing but their body go the same
+    /// way as long as that [is current](Session::is_current).
     ///
     /// # Errors
     /// As in features.md M14.
-    fn route(&mut self, request: &RouteRequest<'_>) -> Result<Route, AmqpError>;
+    fn route(&mut self, request: &RouteRequest<'_>) -> Result<(Route, Option<RouteGeneration>), AmqpError>;
+
+    /// Whether routes of this generation are still right.
+    fn is_current(&self, generation: RouteGeneration) -> bool;
 
     /// Hands a message to where [`Session::route`] said it goes.
     fn submit(&mut self, channel: ChannelId, route: &Route, message: Message, tracking: Tracking);

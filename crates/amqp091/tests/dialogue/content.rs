@@ -756,3 +756,47 @@ fn copies_to_something_else_than_a_list() {
         "#]],
     );
 }
+
+#[test]
+fn the_same_again_goes_where_it_goes_now() {
+    check(
+        "
+            1 channel.open
+            1 declare q
+            1 bind q amq.direct k
+            1 publish amq.direct k one mandatory
+            1 publish amq.direct k two mandatory
+            1 unbind q amq.direct k
+            1 publish amq.direct k three mandatory
+            1 bind q amq.direct k
+            1 publish amq.direct k four mandatory
+            1 delete q
+            1 publish amq.direct k five mandatory
+        ",
+        expect![[r#"
+            1 channel.open
+                1 channel.open-ok channel_id: ""
+            1 declare q
+                1 queue.declare-ok queue: "q", message_count: 0, consumer_count: 0
+            1 bind q amq.direct k
+                1 queue.bind-ok
+            1 publish amq.direct k one mandatory
+            1 publish amq.direct k two mandatory
+            1 unbind q amq.direct k
+                1 queue.unbind-ok
+            1 publish amq.direct k three mandatory
+                1 basic.return reply_code: 312, reply_text: "NO_ROUTE", exchange: "amq.direct", routing_key: "k"
+                1 content 5 "\x00\x00"
+                1 body 5 "three"
+            1 bind q amq.direct k
+                1 queue.bind-ok
+            1 publish amq.direct k four mandatory
+            1 delete q
+                1 queue.delete-ok message_count: 3
+            1 publish amq.direct k five mandatory
+                1 basic.return reply_code: 312, reply_text: "NO_ROUTE", exchange: "amq.direct", routing_key: "k"
+                1 content 4 "\x00\x00"
+                1 body 4 "five"
+        "#]],
+    );
+}
