@@ -13,7 +13,7 @@ use warren_types::QueueId;
 use crate::checkpoint::{Install, Relocated, Snapshot};
 use crate::extents::{Extent, ExtentKey};
 use crate::journal::Lsn;
-use crate::load::{Load, LoadedMessages, RecordAt, Source};
+use crate::load::{Load, LoadedMessages, Reached, RecordAt, Source};
 use crate::log::Log;
 use crate::segment::Segment;
 
@@ -107,8 +107,8 @@ pub(crate) struct Level {
     pub log: VecDeque<LogEntry>,
     /// Entries at the front of `log` that are being moved to a compact file.
     moving: usize,
-    /// Where reading came to: the last number read, and the offset behind its record in the extent that has it.
-    cursor: Option<(u64, u64)>,
+    /// Where reading came to.
+    cursor: Option<Reached>,
 }
 
 /// Where the stored messages of a queue are.
@@ -368,7 +368,14 @@ impl Level {
         let index = self.extents.partition_point(|extent| extent.last < from);
         let extent = self.extents.range(index..).find(|extent| !extent.is_empty())?;
         let start = match self.cursor {
-            Some((last, offset)) if last < from && last >= extent.first && last <= extent.last => offset,
+            // What was read before the extent was copied to another file says nothing of that.
+            Some(Reached { file, last, offset })
+                if file == extent.file.segment.number
+                    && last < from
+                    && (extent.first..=extent.last).contains(&last) =>
+            {
+                offset
+            }
             _ => extent.offset,
         };
         Some(Source::Extent {
@@ -458,7 +465,6 @@ impl Level {
             && self.extents[index].first == relocated.key.first
         {
             self.extents[index].relocate(relocated);
-            self.cursor = None;
         }
     }
 }

@@ -76,13 +76,24 @@ pub struct Load {
     pub(crate) source: Source,
 }
 
+/// Where in a compact file reading came to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reached {
+    /// The file.
+    pub file: u32,
+    /// The last number read.
+    pub last: u64,
+    /// The offset behind its record.
+    pub offset: u64,
+}
+
 /// What was read.
 #[derive(Debug, Default)]
 pub struct LoadedMessages {
     /// In the order of the queue. Some may be gone meanwhile.
     pub messages: Vec<StoredMessage>,
-    /// The last number read from an extent, and the offset behind it.
-    pub(crate) reached: Option<(u64, u64)>,
+    /// Where in an extent that was, unless it was read to its end.
+    pub(crate) reached: Option<Reached>,
     /// The last number that was looked at, whether or not there was a message to return.
     pub last: Option<u64>,
 }
@@ -144,7 +155,7 @@ impl Load {
                 loaded.messages.push(StoredMessage { seq, at, persistent, message });
             }
             loaded.last = Some(seq);
-            loaded.reached = Some((seq, end));
+            loaded.reached = Some(Reached { file: segment.number, last: seq, offset: end });
             let wanted_last = self.wanted.as_ref().and_then(|wanted| wanted.last());
             if end - start >= bytes as u64 || wanted_last.is_some_and(|wanted| *wanted <= seq) {
                 return Ok(loaded);

@@ -216,3 +216,49 @@ fn compact_files_are_at_most_twice_as_long_as_what_lives_in_them_and_a_constant(
     }
     assert!(copied > 0 && largest > 4 * DEAD_ALLOWED, "{copied} copied, at most {largest} bytes");
 }
+
+/// Where reading came to in a file says nothing of the file to which the rest is copied meanwhile.
+#[test]
+fn nothing_is_skipped_when_messages_move_while_they_are_read() {
+    const MESSAGES: u64 = 40;
+    const BODY: usize = 1000;
+    let [dead, read, ..] = QUEUES;
+    let disk = SimDisk::new(1);
+    let (mut node, _) = Node::open(&disk, QUEUES).expect("the disk is new");
+    let store = Arc::clone(&node.store);
+    let message = Message::new(&MessageParts { persistent: true, ..MessageParts::default() }, &[7; BODY]);
+    let mut turn = Turn::default();
+    for queue in [dead, read] {
+        for seq in 0..MESSAGES {
+            let stored = Stored {
+                slot: 0,
+                seq,
+                priority: 0,
+                at: 0,
+                persistent: true,
+                message: &message,
+                shared: None,
+            };
+            turn.store(&store, node.index(queue), stored);
+            // What one queue has after the other has a record of its own.
+            turn.append(&store, |_, placed| placed.note(node.index(queue)));
+        }
+    }
+    store.write();
+    assert!(node.checkpoint(0));
+    let mut forget = |node: &mut Node, queue, seqs: std::ops::Range<u64>| {
+        for seq in seqs {
+            turn.forget(node.index(queue), 0, seq, true, BODY as u64);
+        }
+        turn.append(&store, |_, _| {});
+        store.write();
+    };
+    forget(&mut node, dead, 0..MESSAGES);
+    forget(&mut node, read, 5..MESSAGES - 10);
+    let files = || disk.list().expect("the disk works");
+    let before = files();
+    let found = node.read_during(read, 0, |node| assert!(node.checkpoint(0)));
+    assert_ne!(files(), before, "the messages have moved");
+    let found: Vec<u64> = found.into_iter().map(|(seq, ..)| seq).collect();
+    assert_eq!(found, (0..5).chain(MESSAGES - 10..MESSAGES).collect::<Vec<u64>>());
+}

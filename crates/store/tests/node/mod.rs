@@ -70,10 +70,21 @@ impl Node {
 
     /// Everything a queue has of a priority, read in small steps.
     pub fn read(&mut self, queue: QueueId, priority: u8) -> Vec<(u64, Message, bool)> {
+        self.read_during(queue, priority, |_| ())
+    }
+
+    /// The same, with something happening between a read and the index hearing of it.
+    pub fn read_during(
+        &mut self,
+        queue: QueueId,
+        priority: u8,
+        mut happens: impl FnMut(&mut Self),
+    ) -> Vec<(u64, Message, bool)> {
         let mut all = Vec::new();
         let mut after = None;
         while let Some(load) = self.store.plan(&self.indexes[&queue], priority, after, 3000) {
             let loaded = self.store.load_now(&load).expect("nothing is damaged");
+            happens(self);
             self.index(queue).loaded(priority, &loaded);
             after = loaded.last.max(after);
             let index = &self.indexes[&queue];
