@@ -1,28 +1,39 @@
-//! `cargo xtask bench`: Warren and RabbitMQ side by side, each on one core, with the load generator on another.
+//! `cargo xtask bench`: Warren and other brokers side by side, each on one core, with the load generator on another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
-use crate::broker::Broker;
-use crate::process::{self, Group};
-use crate::tools;
+use crate::process;
 
-/// Time for RabbitMQ to start.
-const START_LIMIT: Duration = Duration::from_secs(90);
+mod cpu;
+mod load;
+mod peers;
+mod perf_test;
+mod programs;
+mod wire;
+
+pub(crate) use load::{Options as WireOptions, run as run_wire};
+use peers::{Peer, Peers, Reach, on_core};
+use programs::Programs;
 
 /// Time for one measurement.
 const ROW_LIMIT: Duration = Duration::from_mins(5);
 
-/// Measures Warren and Debian's RabbitMQ in turn and writes tables of medians and of ratios from the same run.
+/// Seconds before a measurement over another protocol than AMQP, as with `warren perf`; for Java, time to compile.
+const WARM_UP: f64 = 1.0;
+const WARM_UP_JAVA: f64 = 8.0;
+
+/// Measures Warren, Debian's RabbitMQ and other brokers in turn and writes tables of medians and of ratios from the same
+/// run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How often each row is measured on each broker.
@@ -37,23 +48,98 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
 
+    /// Measure this peer only; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    peer: Vec<Name>,
+
     /// Where the table (.md) and the raw data (.json) go.
     #[arg(long, value_name = "PATH", default_value = "docs/performance/results")]
     out: PathBuf,
 }
 
-/// One line of the table: what `warren perf` is asked for, and which of its results is compared.
+/// What is compared, in the order of the table's columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Name {
+    Warren,
+    Rabbitmq,
+    /// `warren perf relay`.
+    Relay,
+    Nats,
+    Zeromq,
+    Activemq,
+}
+
+impl Name {
+    /// Measured by `warren perf`.
+    fn speaks_amqp(self) -> bool {
+        matches!(self, Self::Warren | Self::Rabbitmq | Self::Relay)
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Warren => "warren",
+            Self::Rabbitmq => "rabbitmq",
+            Self::Relay => "relay",
+            Self::Nats => "nats",
+            Self::Zeromq => "zeromq",
+            Self::Activemq => "activemq",
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.text())
+    }
+}
+
+/// What makes the load for brokers of AMQP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Generator {
+    WarrenPerf,
+    PerfTest,
+}
+
+/// One line of the table: what the load generator is asked for, and which of its results is compared.
 struct Row {
     name: &'static str,
+    generator: Generator,
     command: &'static str,
     figure: &'static str,
     unit: &'static str,
     /// Needs brokers that have done nothing yet: what they have left free would be used again, and seem to cost nothing.
     fresh: bool,
+    /// What `xtask wire` is asked for, and the peers that can do the same work.
+    wire: &'static str,
+    wire_peers: &'static [Name],
+}
+
+impl Row {
+    const fn and(self, wire_peers: &'static [Name], wire: &'static str) -> Self {
+        Self { wire, wire_peers, ..self }
+    }
+
+    /// Whether a peer can do its work.
+    fn suits(&self, name: Name) -> bool {
+        match name {
+            Name::Warren | Name::Rabbitmq => true,
+            Name::Relay => {
+                let confirms = self.command.contains("-c ") || self.command.contains("-A ");
+                self.generator == Generator::WarrenPerf
+                    && self.command.starts_with("run -s")
+                    && !confirms
+                    && !self.command.contains("-t ")
+            }
+            Name::Nats | Name::Zeromq | Name::Activemq => self.wire_peers.contains(&name),
+        }
+    }
 }
 
 const CPU: &str = "broker_cpu_us_per_message";
 const OPERATION: &str = "broker_cpu_us_per_operation";
+
+const ALL: &[Name] = &[Name::Nats, Name::Zeromq, Name::Activemq];
+const LARGE: &[Name] = &[Name::Nats, Name::Zeromq];
 
 const ROWS: &[Row] = &[
     memory("idle connection with a channel", "idle connections -n 500 --rest 2", "bytes_each"),
@@ -63,21 +149,28 @@ const ROWS: &[Row] = &[
         "backlog -C 1000000",
         "broker_memory_with_the_backlog_bytes",
     ),
-    Row { fresh: true, ..cpu("16 B transient, auto-ack", "run -s 16") },
-    cpu("1 KB transient, auto-ack", "run -s 1024"),
+    Row { fresh: true, ..cpu("16 B transient, auto-ack", "run -s 16").and(ALL, "--size 16") },
+    cpu("1 KB transient, auto-ack", "run -s 1024").and(ALL, "--size 1024"),
     cpu("16 B transient, prefetch 1000, ack every 100", "run -s 16 --prefetch 1000 -A 100"),
     cpu(
         "16 B persistent, confirms 1000, ack every 100",
         "run -s 16 --durable --persistent -c 1000 --prefetch 1000 -A 100",
-    ),
+    )
+    .and(&[Name::Activemq], "--size 16 --persistent"),
     cpu(
         "1 KB persistent, confirms 1000, ack every 100",
         "run -s 1024 --durable --persistent -c 1000 --prefetch 1000 -A 100",
     ),
-    cpu("fan-out to 10 queues, 100 B, a delivery", "run -s 100 -t fanout -q 10 -y 10"),
+    cpu("fan-out to 10 queues, 100 B, a delivery", "run -s 100 -t fanout -q 10 -y 10")
+        .and(&[Name::Nats], "--size 100 --consumers 10"),
     cpu("topic, 1,000 bindings, 10 queues, 100 B", "run -s 100 -t topic --bindings 1000 -q 10 -y 10"),
-    cpu("64 KB transient, auto-ack", "run -s 65536"),
-    cpu("1 MB transient, auto-ack", "run -s 1048576"),
+    cpu("64 KB transient, auto-ack", "run -s 65536").and(LARGE, "--size 65536"),
+    cpu("1 MB transient, auto-ack", "run -s 1048576").and(LARGE, "--size 1048576"),
+    perf_test("16 B transient, auto-ack (PerfTest)", "--size 16 --autoack --queue bench"),
+    perf_test(
+        "1 KB persistent, confirms 1000, ack every 100 (PerfTest)",
+        "--size 1024 --flag persistent --confirm 1000 --qos 1000 --multi-ack-every 100 --queue bench",
+    ),
     operation("open and close a connection with a channel", "churn connections"),
     operation("declare and delete a durable queue", "churn durable-queues"),
     operation("bind, one at a time", "churn bindings"),
@@ -96,70 +189,75 @@ const ROWS: &[Row] = &[
         "run -s 100 -r 5000 --durable --persistent -c 1000",
         "confirm_us.p99",
     ),
-    time("request and reply p50, direct reply-to", "requests", "round_trip_us.p50"),
+    time("request and reply p50, direct reply-to", "requests", "round_trip_us.p50")
+        .and(&[Name::Nats], "--size 16 --requests"),
 ];
 
+const fn row(
+    name: &'static str,
+    command: &'static str,
+    figure: &'static str,
+    unit: &'static str,
+    fresh: bool,
+) -> Row {
+    Row { name, generator: Generator::WarrenPerf, command, figure, unit, fresh, wire: "", wire_peers: &[] }
+}
+
 const fn cpu(name: &'static str, command: &'static str) -> Row {
-    Row { name, command, figure: CPU, unit: "us CPU", fresh: false }
+    row(name, command, CPU, "us CPU", false)
+}
+
+/// PerfTest sends to an exchange of its own, with a queue bound to it.
+const fn perf_test(name: &'static str, arguments: &'static str) -> Row {
+    Row { generator: Generator::PerfTest, ..cpu(name, arguments) }
 }
 
 const fn operation(name: &'static str, command: &'static str) -> Row {
-    Row { name, command, figure: OPERATION, unit: "us CPU", fresh: false }
+    row(name, command, OPERATION, "us CPU", false)
 }
 
 const fn time(name: &'static str, command: &'static str, figure: &'static str) -> Row {
-    Row { name, command, figure, unit: "us", fresh: false }
+    row(name, command, figure, "us", false)
 }
 
 const fn memory(name: &'static str, command: &'static str, figure: &'static str) -> Row {
-    Row { name, command, figure, unit: "B", fresh: true }
-}
-
-/// A broker, or the bare relay, on core 0.
-struct Peer {
-    name: &'static str,
-    uri: String,
-    pid: u32,
-    /// Speaks without a handshake.
-    bare: bool,
-}
-
-impl Peer {
-    /// Whether it can do a row's work.
-    fn can(&self, row: &Row) -> bool {
-        let confirms = row.command.contains("-c ") || row.command.contains("-A ");
-        !self.bare || (row.command.starts_with("run -s") && !confirms && !row.command.contains("-t "))
-    }
+    row(name, command, figure, "B", true)
 }
 
 pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<ExitCode> {
-    let build = ["build", "--release", "--quiet", "-p", "warren"];
-    process::run(crate::cargo(root).args(build), Duration::from_mins(20))?;
-    tools::install_packages(root, &["rabbitmq-server", "util-linux"])?;
-    let warren = root.join("target/release/warren");
-    let mut peers = None;
-    let mut measured: BTreeMap<(usize, &str), Vec<Value>> = BTreeMap::new();
-    let rows: Vec<(usize, &Row)> = (ROWS.iter().enumerate())
+    let mut rows: Vec<(usize, &Row)> = (ROWS.iter().enumerate())
         .filter(|(_, row)| options.only.as_ref().is_none_or(|text| row.name.contains(text.as_str())))
         .collect();
+    let selected = |name: &Name| options.peer.is_empty() || options.peer.contains(name);
+    let mut names: BTreeSet<Name> = Name::value_variants().iter().copied().filter(selected).collect();
+    names.retain(|name| rows.iter().any(|(_, row)| row.suits(*name)));
+    let by_perf_test = |row: &Row| row.generator == Generator::PerfTest;
+    let speaks_amqp = names.iter().any(|name| name.speaks_amqp());
+    let perf_test = speaks_amqp && rows.iter().any(|(_, row)| by_perf_test(row));
+    let programs = Programs::get(root, &names, perf_test)?;
+    names.retain(|name| programs.has(*name));
+    rows.retain(|(_, row)| programs.perf_test.is_some() || !by_perf_test(row));
+    rows.retain(|(_, row)| names.iter().any(|name| row.suits(*name)));
+    let mut peers: Option<Peers> = None;
+    let mut measured: BTreeMap<(usize, Name), Vec<Value>> = BTreeMap::new();
     for round in 1..=options.rounds {
-        for (at, row) in &rows {
+        for (position, (at, row)) in rows.iter().enumerate() {
             if row.fresh {
-                stop(peers.take())?;
+                peers.take().map_or(Ok(()), Peers::stop)?;
             }
             let peers = match &mut peers {
                 Some(peers) => peers,
-                none => none.insert(Peers::start(root, &warren)?),
+                none => none.insert(Peers::start(root, &programs, &needed(&rows[position..], &names))?),
             };
             // What the row before has measured by the same command need not be measured again.
             let same = at.checked_sub(1).filter(|before| ROWS[*before].command == row.command);
-            for peer in peers.all.iter().filter(|peer| peer.can(row)) {
+            for peer in peers.all.iter().filter(|peer| row.suits(peer.name)) {
                 let known =
                     same.and_then(|before| measured.get(&(before, peer.name))?.get(round - 1).cloned());
                 let result = match known {
                     Some(result) => result,
                     // One row that fails is a hole in the table, not the end of the others.
-                    None => perf(&warren, peer, row, options.seconds).unwrap_or_else(|error| {
+                    None => measure(&programs, peer, row, options.seconds).unwrap_or_else(|error| {
                         println!("FAIL {}: {error:#}", row.name);
                         Value::Null
                     }),
@@ -169,114 +267,68 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    stop(peers)?;
-    write(root, options, &rows, &measured)?;
+    peers.map_or(Ok(()), Peers::stop)?;
+    write(root, options, &programs, &rows, &measured)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// All that are compared, running.
-struct Peers {
-    all: [Peer; 3],
-    broker: Broker,
-    rabbit: Rabbit,
-    relay: Group,
-    _place: tempfile::TempDir,
+/// The peers that have something to do in the first of these rows or in those after it that use the same ones.
+fn needed(rows: &[(usize, &Row)], names: &BTreeSet<Name>) -> BTreeSet<Name> {
+    let used = |name: &Name| {
+        let mut together = rows.iter().enumerate().take_while(|(at, (_, row))| *at == 0 || !row.fresh);
+        together.any(|(_, (_, row))| row.suits(*name))
+    };
+    names.iter().copied().filter(used).collect()
 }
 
-impl Peers {
-    fn start(root: &Path, warren: &Path) -> anyhow::Result<Self> {
-        let place = tempfile::Builder::new().prefix("bench-").tempdir_in(root.join("target"))?;
-        let broker = Broker::start(on_core(0, warren), &place.path().join("warren.log"))?;
-        let rabbit = Rabbit::start(root)?;
-        let mut relay = Group::spawn(on_core(0, warren).args(["perf", "relay"]).stdout(Stdio::piped()))?;
-        let ready =
-            relay.lines()?.recv_timeout(Duration::from_secs(10)).context("the relay did not start")?;
-        let relay_address =
-            ready.strip_prefix("ready relay=").context("the relay did not tell where it is")?;
-        let address = broker.address();
-        let peer = |name, uri, pid, bare| Peer { name, uri, pid, bare };
-        let all = [
-            peer("warren", format!("amqp://{}:{}/%2f", address.host, address.port), broker.pid(), false),
-            peer("rabbitmq", format!("amqp://127.0.0.1:{}/%2f", rabbit.port), rabbit.group.pid(), false),
-            peer("relay", format!("amqp://{relay_address}"), relay.pid(), true),
-        ];
-        Ok(Self { all, broker, rabbit, relay, _place: place })
-    }
-}
-
-fn stop(peers: Option<Peers>) -> anyhow::Result<()> {
-    let Some(Peers { broker, rabbit, relay, .. }) = peers else { return Ok(()) };
-    relay.finish()?;
-    rabbit.group.finish()?;
-    broker.stop()
-}
-
-fn on_core(core: usize, program: &Path) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["-c", &core.to_string()]).arg(program);
-    command
-}
-
-/// Debian's RabbitMQ, as it comes, with data of its own.
-struct Rabbit {
-    group: Group,
-    port: u16,
-    _data: tempfile::TempDir,
-}
-
-impl Rabbit {
-    fn start(root: &Path) -> anyhow::Result<Self> {
-        // Its own user must reach it, and /tmp may be in memory.
-        let data = tempfile::Builder::new().prefix("warren-bench-").tempdir_in("/var/tmp")?;
-        fs::set_permissions(data.path(), fs::Permissions::from_mode(0o777))?;
-        let (port, distribution) = (free_port()?, free_port()?);
-        let mut command = on_core(0, Path::new("/usr/sbin/rabbitmq-server"));
-        command
-            .env("RABBITMQ_NODE_PORT", port.to_string())
-            .env("RABBITMQ_DIST_PORT", distribution.to_string())
-            .env("RABBITMQ_NODENAME", format!("bench-{port}@localhost"))
-            .env("RABBITMQ_MNESIA_BASE", data.path())
-            .env("RABBITMQ_LOG_BASE", data.path())
-            .current_dir(data.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let group = Group::spawn(&mut command).with_context(|| format!("in {}", root.display()))?;
-        let start = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if start.elapsed() > START_LIMIT || group.has_ended()? {
-                bail!("RabbitMQ did not start");
-            }
-            std::thread::sleep(Duration::from_millis(200));
+fn measure(programs: &Programs, peer: &Peer, row: &Row, seconds: f64) -> anyhow::Result<Value> {
+    match (&peer.reach, row.generator) {
+        (Reach::Amqp { uri, .. }, Generator::PerfTest) => {
+            let jars = programs.perf_test.as_ref().context("PerfTest is not there")?;
+            perf_test::run(jars, row.command, uri, peer.pid(), seconds)
         }
-        std::thread::sleep(Duration::from_secs(3));
-        Ok(Self { group, port, _data: data })
+        (Reach::Amqp { uri, bare }, Generator::WarrenPerf) => {
+            let warren = programs.warren.as_ref().context("warren is not there")?;
+            let mut command = on_core(1, warren);
+            command.arg("perf").args(row.command.split(' '));
+            command.args(["--json", "--quiet", "--uri", uri, "--broker-pid", &peer.pid().to_string()]);
+            if !row.command.starts_with("idle") && !row.command.starts_with("backlog") {
+                command.args(["--duration", &seconds.to_string()]);
+            }
+            if *bare {
+                command.arg("--bare");
+            }
+            json_of(&mut command, peer)
+        }
+        (Reach::Wire { protocol, publish, consume }, _) => {
+            let generator = programs.generator.as_ref().context("the load generator is not there")?;
+            let protocol = protocol.to_possible_value().context("it is a hidden protocol")?;
+            let warm_up = if peer.name == Name::Activemq { WARM_UP_JAVA } else { WARM_UP };
+            let mut command = on_core(1, generator);
+            command.args(["wire", "--protocol", protocol.get_name()]).args(row.wire.split(' '));
+            command.args(["--publish", &format!("127.0.0.1:{publish}")]);
+            command.args(["--consume", &format!("127.0.0.1:{consume}")]);
+            command.args(["--pid", &peer.pid().to_string(), "--seconds", &seconds.to_string()]);
+            command.args(["--warm-up", &warm_up.to_string()]);
+            peer.resume()?;
+            let result = json_of(&mut command, peer);
+            peer.pause()?;
+            result
+        }
     }
 }
 
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// Runs `warren perf` for a row and returns what it prints.
-fn perf(warren: &Path, peer: &Peer, row: &Row, seconds: f64) -> anyhow::Result<Value> {
-    let mut command = on_core(1, warren);
-    command.arg("perf").args(row.command.split(' '));
-    command.args(["--json", "--quiet", "--uri", &peer.uri, "--broker-pid", &peer.pid.to_string()]);
-    if !row.command.starts_with("idle") && !row.command.starts_with("backlog") {
-        command.args(["--duration", &seconds.to_string()]);
-    }
-    if peer.bare {
-        command.arg("--bare");
-    }
+/// Runs a load generator and returns what it prints.
+fn json_of(command: &mut Command, peer: &Peer) -> anyhow::Result<Value> {
     let mut text = String::new();
-    let ended = process::run_lines(&mut command, ROW_LIMIT, |line| {
+    let ended = process::run_lines(command, ROW_LIMIT, |line| {
         text.push_str(line);
         text.push('\n');
     })?;
     if !ended.success() {
-        bail!("{} failed on {}", process::shown(&command), peer.name);
+        bail!("{} failed on {}", process::shown(command), peer.name);
     }
-    serde_json::from_str(&text).with_context(|| format!("{} printed no JSON", process::shown(&command)))
+    serde_json::from_str(&text).with_context(|| format!("{} printed no JSON", process::shown(command)))
 }
 
 /// A result by its name, such as `delivery_us.p50`.
@@ -320,52 +372,93 @@ fn processor() -> String {
 fn write(
     root: &Path,
     options: &Options,
+    programs: &Programs,
     rows: &[(usize, &Row)],
-    measured: &BTreeMap<(usize, &str), Vec<Value>>,
+    measured: &BTreeMap<(usize, Name), Vec<Value>>,
 ) -> anyhow::Result<()> {
-    let rabbitmq = first_line("dpkg-query", &["-W", "-f", "${Version}", "rabbitmq-server"]);
     let commit = first_line("git", &["-C", &root.display().to_string(), "rev-parse", "--short", "HEAD"]);
+    let versions = programs.versions();
+    let others: String = versions.iter().map(|(name, version)| format!(", {name} {version}")).collect();
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let (processor, kernel) = (processor(), first_line("uname", &["-sr"]));
     let (rounds, seconds) = (options.rounds, options.seconds);
     let mut table = format!(
         "Made by `cargo xtask bench`: medians of {rounds} rounds of {seconds} s, brokers on one core, the generator on \
-         another.\nWarren {commit}, RabbitMQ {rabbitmq}; {cores} cores, {processor}, {kernel}.\n\n\
-         | work | Warren | RabbitMQ | RabbitMQ / Warren | bare relay |\n|---|---|---|---|---|\n"
+         another.\nWarren {commit}{others}; {cores} cores, {processor}, {kernel}.\n\n\
+         | work | Warren | RabbitMQ | RabbitMQ / Warren | bare relay | NATS | ZeroMQ | ActiveMQ |\n\
+         |---|---|---|---|---|---|---|---|\n"
     );
     let mut raw = Vec::new();
     for (at, row) in rows {
-        let of = |peer: &'static str| measured.get(&(*at, peer)).map_or(&[][..], Vec::as_slice);
+        let of = |peer| measured.get(&(*at, peer)).map_or(&[][..], Vec::as_slice);
         let value = |peer| median(of(peer), row.figure);
-        let cell = |value: Option<f64>| {
-            value.map_or_else(|| "-".to_owned(), |it| format!("{} {}", number(it), row.unit))
+        let cell = |peer| {
+            value(peer).map_or_else(|| "-".to_owned(), |value| format!("{} {}", number(value), row.unit))
         };
-        let ratio = value("rabbitmq")
-            .zip(value("warren").filter(|ours| *ours > 0.0))
-            .map(|(theirs, ours)| number(theirs / ours));
+        let ratio = value(Name::Rabbitmq)
+            .zip(value(Name::Warren).filter(|ours| *ours > 0.0))
+            .map_or_else(|| "-".to_owned(), |(theirs, ours)| number(theirs / ours));
         writeln!(
             table,
-            "| {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {ratio} | {} | {} | {} | {} |",
             row.name,
-            cell(value("warren")),
-            cell(value("rabbitmq")),
-            ratio.unwrap_or_default(),
-            cell(value("relay"))
+            cell(Name::Warren),
+            cell(Name::Rabbitmq),
+            cell(Name::Relay),
+            cell(Name::Nats),
+            cell(Name::Zeromq),
+            cell(Name::Activemq),
         )?;
-        let results: Map<String, Value> = ["warren", "rabbitmq", "relay"]
-            .map(|peer| (peer.to_owned(), Value::from(of(peer))))
-            .into_iter()
-            .collect();
-        raw.push(json!({ "work": row.name, "command": format!("warren perf {}", row.command), "results": results }));
+        let results: Map<String, Value> =
+            (Name::value_variants().iter()).map(|peer| (peer.to_string(), Value::from(of(*peer)))).collect();
+        let generator = match row.generator {
+            Generator::WarrenPerf => "warren perf",
+            Generator::PerfTest => "PerfTest",
+        };
+        let mut line = json!({ "work": row.name, "command": format!("{generator} {}", row.command), "results": results });
+        if !row.wire.is_empty() {
+            line["command_of_others"] = format!("xtask wire {}", row.wire).into();
+        }
+        raw.push(line);
     }
-    let raw = json!({
-        "warren": commit, "rabbitmq": rabbitmq, "cores": cores, "processor": processor, "kernel": kernel,
+    let versions: Map<String, Value> =
+        versions.into_iter().map(|(name, version)| (name.to_lowercase(), version.into())).collect();
+    let mut raw = json!({
+        "warren": commit, "cores": cores, "processor": processor, "kernel": kernel,
         "rounds": rounds, "seconds": seconds, "rows": raw,
     });
+    raw.as_object_mut().context("it is an object")?.extend(versions);
     let out = root.join(&options.out);
     fs::create_dir_all(out.parent().context("the path has no folder")?)?;
     fs::write(out.with_extension("md"), &table)?;
     fs::write(out.with_extension("json"), serde_json::to_string_pretty(&raw)? + "\n")?;
     println!("\n{table}\n{} and .json were written", out.with_extension("md").display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn the_load_generator_understands_every_row() {
+        for row in ROWS.iter().filter(|row| !row.wire.is_empty()) {
+            let arguments = "xtask wire --protocol nats --publish 127.0.0.1:1 --consume 127.0.0.1:1 --pid 1 --seconds 1 \
+                             --warm-up 1";
+            let arguments = arguments.split(' ').chain(row.wire.split(' '));
+            assert!(crate::Options::try_parse_from(arguments).is_ok(), "{}", row.wire);
+        }
+    }
+
+    #[test]
+    fn only_peers_with_work_are_started() {
+        let names: BTreeSet<Name> = Name::value_variants().iter().copied().collect();
+        let rows: Vec<(usize, &Row)> = ROWS.iter().enumerate().collect();
+        let started = needed(&rows, &names);
+        assert_eq!(started.into_iter().collect::<Vec<_>>(), [Name::Warren, Name::Rabbitmq]);
+        let load = rows.iter().position(|(_, row)| !row.wire.is_empty()).expect("there is one");
+        assert_eq!(needed(&rows[load..], &names), names);
+    }
 }

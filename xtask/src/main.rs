@@ -34,6 +34,9 @@ enum Task {
     Instructions(instructions::Options),
     Interop(interop::Options),
     Test(steps::Options),
+    /// The load generator of `bench`, which runs it on a core of its own.
+    #[command(hide = true)]
+    Wire(bench::WireOptions),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +58,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Instructions(options) => instructions::run(root, &options).map(conclude),
         Task::Interop(options) => interop::run(root, &options).map(conclude),
         Task::Test(options) => steps::run(root, &options).map(conclude),
+        Task::Wire(options) => bench::run_wire(&options),
     }
 }
 

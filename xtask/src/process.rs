@@ -98,6 +98,16 @@ impl Group {
         kill_process(self.id.pid, Signal::TERM).context("cannot send SIGTERM")
     }
 
+    /// Stops all of the process group where it is.
+    pub(crate) fn pause(&self) -> anyhow::Result<()> {
+        kill_process_group(self.id.pid, Signal::STOP).context("cannot send SIGSTOP")
+    }
+
+    /// Lets a stopped process group go on.
+    pub(crate) fn resume(&self) -> anyhow::Result<()> {
+        kill_process_group(self.id.pid, Signal::CONT).context("cannot send SIGCONT")
+    }
+
     /// Kills what is left of the group and tells how the process ended.
     pub(crate) fn finish(mut self) -> anyhow::Result<ExitStatus> {
         self.kill()
