@@ -112,9 +112,17 @@ struct Row {
     /// What `xtask wire` is asked for, and the peers that can do the same work.
     wire: &'static str,
     wire_peers: &'static [Name],
+    /// What `warren perf` is asked for where a bare disk is the floor, not a relay.
+    disk: &'static str,
+    /// Shows how Warren's cost grows, and is measured on it alone: others take too long to get there.
+    growth: bool,
 }
 
 impl Row {
+    const fn over_disk(self, disk: &'static str) -> Self {
+        Self { disk, ..self }
+    }
+
     const fn and(self, wire_peers: &'static [Name], wire: &'static str) -> Self {
         Self { wire, wire_peers, ..self }
     }
@@ -122,7 +130,10 @@ impl Row {
     /// Whether a peer can do its work.
     fn suits(&self, name: Name) -> bool {
         match name {
-            Name::Warren | Name::Rabbitmq => true,
+            Name::Warren => true,
+            Name::Rabbitmq => !self.growth,
+            Name::Relay if self.growth => false,
+            Name::Relay if !self.disk.is_empty() => true,
             Name::Relay => {
                 let confirms = self.command.contains("-c ") || self.command.contains("-A ");
                 self.generator == Generator::WarrenPerf
@@ -136,6 +147,8 @@ impl Row {
 }
 
 const CPU: &str = "broker_cpu_us_per_message";
+/// The unit of rates.
+const RATE: &str = "/s";
 const OPERATION: &str = "broker_cpu_us_per_operation";
 
 const ALL: &[Name] = &[Name::Nats, Name::Zeromq, Name::Activemq];
@@ -183,14 +196,34 @@ const ROWS: &[Row] = &[
         "confirm p50 at 5,000/s, persistent",
         "run -s 100 -r 5000 --durable --persistent -c 1000",
         "confirm_us.p50",
-    ),
+    )
+    .over_disk("sync --size 256"),
     time(
         "confirm p99 at 5,000/s, persistent",
         "run -s 100 -r 5000 --durable --persistent -c 1000",
         "confirm_us.p99",
+    )
+    .over_disk("sync --size 256"),
+    rate(
+        "confirmed a second, 100 publishers of 100 B that wait for each confirm",
+        "run -s 100 -x 100 --durable --persistent -c 1 --prefetch 1000 -A 100",
+        "confirmed_per_s",
+    )
+    .over_disk("sync --size 256 --group 100"),
+    rate(
+        "confirmed a second, 100 publishers of 100 B, 100 unconfirmed each",
+        "run -s 100 -x 100 --durable --persistent -c 100 --prefetch 1000 -A 100",
+        "confirmed_per_s",
     ),
     time("request and reply p50, direct reply-to", "requests", "round_trip_us.p50")
         .and(&[Name::Nats], "--size 16 --requests"),
+    growth("16 B, 10 publishers, 10 consumers, 10 queues", "run -s 16 -x 10 -y 10 -q 10"),
+    growth("16 B, 100 publishers, 100 consumers, 100 queues", "run -s 16 -x 100 -y 100 -q 100"),
+    growth("16 B through one of 1,000 queues", "run -s 16 -q 1000"),
+    growth("16 B through one of 50,000 queues", "run -s 16 -q 50000"),
+    growth("topic, 10 bindings, 10 queues, 16 B", "run -s 16 -t topic --bindings 10 -q 10 -y 10"),
+    growth("topic, 100,000 bindings, 10 queues, 16 B", "run -s 16 -t topic --bindings 100000 -q 10 -y 10"),
+    growth("topic, 1,000,000 bindings, 10 queues, 16 B", "run -s 16 -t topic --bindings 1000000 -q 10 -y 10"),
 ];
 
 const fn row(
@@ -200,11 +233,16 @@ const fn row(
     unit: &'static str,
     fresh: bool,
 ) -> Row {
-    Row { name, generator: Generator::WarrenPerf, command, figure, unit, fresh, wire: "", wire_peers: &[] }
+    let (generator, wire, wire_peers, disk, growth) = (Generator::WarrenPerf, "", &[], "", false);
+    Row { name, generator, command, figure, unit, fresh, wire, wire_peers, disk, growth }
 }
 
 const fn cpu(name: &'static str, command: &'static str) -> Row {
     row(name, command, CPU, "us CPU", false)
+}
+
+const fn growth(name: &'static str, command: &'static str) -> Row {
+    Row { growth: true, ..cpu(name, command) }
 }
 
 /// PerfTest sends to an exchange of its own, with a queue bound to it.
@@ -218,6 +256,11 @@ const fn operation(name: &'static str, command: &'static str) -> Row {
 
 const fn time(name: &'static str, command: &'static str, figure: &'static str) -> Row {
     row(name, command, figure, "us", false)
+}
+
+/// More is better.
+const fn rate(name: &'static str, command: &'static str, figure: &'static str) -> Row {
+    row(name, command, figure, RATE, false)
 }
 
 const fn memory(name: &'static str, command: &'static str, figure: &'static str) -> Row {
@@ -286,6 +329,17 @@ fn measure(programs: &Programs, peer: &Peer, row: &Row, seconds: f64) -> anyhow:
         (Reach::Amqp { uri, .. }, Generator::PerfTest) => {
             let jars = programs.perf_test.as_ref().context("PerfTest is not there")?;
             perf_test::run(jars, row.command, uri, peer.pid(), seconds)
+        }
+        (Reach::Amqp { bare: true, .. }, Generator::WarrenPerf) if !row.disk.is_empty() => {
+            let warren = programs.warren.as_ref().context("warren is not there")?;
+            let mut command = on_core(0, warren);
+            command.arg("perf").args(row.disk.split(' ')).args([
+                "--json",
+                "--duration",
+                &seconds.to_string(),
+            ]);
+            command.arg("--dir").arg(warren.parent().context("it is in a folder")?);
+            json_of(&mut command, peer)
         }
         (Reach::Amqp { uri, bare }, Generator::WarrenPerf) => {
             let warren = programs.warren.as_ref().context("warren is not there")?;
@@ -385,7 +439,7 @@ fn write(
     let mut table = format!(
         "Made by `cargo xtask bench`: medians of {rounds} rounds of {seconds} s, brokers on one core, the generator on \
          another.\nWarren {commit}{others}; {cores} cores, {processor}, {kernel}.\n\n\
-         | work | Warren | RabbitMQ | RabbitMQ / Warren | bare relay | NATS | ZeroMQ | ActiveMQ |\n\
+         | work | Warren | RabbitMQ | Warren is better by | bare relay or disk | NATS | ZeroMQ | ActiveMQ |\n\
          |---|---|---|---|---|---|---|---|\n"
     );
     let mut raw = Vec::new();
@@ -397,7 +451,8 @@ fn write(
         };
         let ratio = value(Name::Rabbitmq)
             .zip(value(Name::Warren).filter(|ours| *ours > 0.0))
-            .map_or_else(|| "-".to_owned(), |(theirs, ours)| number(theirs / ours));
+            .map(|(theirs, ours)| if row.unit == RATE { ours / theirs } else { theirs / ours })
+            .map_or_else(|| "-".to_owned(), number);
         writeln!(
             table,
             "| {} | {} | {} | {ratio} | {} | {} | {} | {} |",
@@ -416,6 +471,9 @@ fn write(
             Generator::PerfTest => "PerfTest",
         };
         let mut line = json!({ "work": row.name, "command": format!("{generator} {}", row.command), "results": results });
+        if !row.disk.is_empty() {
+            line["command_of_disk"] = format!("warren perf {}", row.disk).into();
+        }
         if !row.wire.is_empty() {
             line["command_of_others"] = format!("xtask wire {}", row.wire).into();
         }

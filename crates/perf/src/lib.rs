@@ -12,6 +12,7 @@ mod relay;
 mod report;
 mod requests;
 mod run;
+mod sync;
 mod target;
 
 use clap::{Args, Subcommand};
@@ -45,6 +46,8 @@ pub enum Command {
     ///
     /// Takes pairs of connections, a publisher's first, without a handshake: warren perf run --bare connects so.
     Relay(relay::Options),
+    /// Be the floor for confirms: write and fdatasync, as if each sync confirmed a group of messages.
+    Sync(sync::Options),
 }
 
 /// Which broker, and how to tell what came out.
@@ -93,5 +96,6 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
         Command::Churn(options) => churn::run(options),
         Command::Idle(options) => idle::run(options),
         Command::Relay(options) => relay::run(options),
+        Command::Sync(options) => sync::run(options),
     }
 }

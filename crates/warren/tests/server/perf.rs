@@ -63,6 +63,23 @@ fn latencies_are_measured_at_a_rate() {
     assert!(results.number("requests_per_s") > 10.0 && results.number("p50") > 1.0, "{}", results.0);
 }
 
+/// The floor for confirms needs no broker, and leaves nothing.
+#[test]
+fn the_disk_is_measured() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ended = run(warren()
+        .args(["perf", "sync", "--group", "10", "--duration", "0.2", "--json", "--dir"])
+        .arg(dir.path()));
+    assert!(ended.status.success(), "{}", ended.stderr);
+    let results = Results(ended.stdout);
+    assert!(results.number("synced_per_s") > 0.0 && results.number("p50") > 0.0, "{}", results.0);
+    let each = results.number("confirmed_per_s") / results.number("synced_per_s");
+    assert!((9.0..11.0).contains(&each), "{}", results.0);
+    assert_eq!(std::fs::read_dir(dir.path()).expect("it is there").count(), 0);
+    let ended = run(warren().args(["perf", "sync", "--dir"]).arg(dir.path().join("nowhere")));
+    assert!(!ended.status.success() && ended.stderr.contains("cannot write"), "{}", ended.stderr);
+}
+
 #[test]
 fn idleness_is_measured() {
     for what in ["connections", "queues"] {
