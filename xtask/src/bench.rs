@@ -119,6 +119,10 @@ struct Row {
 }
 
 impl Row {
+    fn is_churn(&self) -> bool {
+        self.command.starts_with("churn")
+    }
+
     const fn over_disk(self, disk: &'static str) -> Self {
         Self { disk, ..self }
     }
@@ -136,10 +140,11 @@ impl Row {
             Name::Relay if !self.disk.is_empty() => true,
             Name::Relay => {
                 let confirms = self.command.contains("-c ") || self.command.contains("-A ");
-                self.generator == Generator::WarrenPerf
+                let runs = self.generator == Generator::WarrenPerf
                     && self.command.starts_with("run -s")
                     && !confirms
-                    && !self.command.contains("-t ")
+                    && !self.command.contains("-t ");
+                runs || self.is_churn()
             }
             Name::Nats | Name::Zeromq | Name::Activemq => self.wire_peers.contains(&name),
         }
@@ -330,7 +335,7 @@ fn measure(programs: &Programs, peer: &Peer, row: &Row, seconds: f64) -> anyhow:
             let jars = programs.perf_test.as_ref().context("PerfTest is not there")?;
             perf_test::run(jars, row.command, uri, peer.pid(), seconds)
         }
-        (Reach::Amqp { bare: true, .. }, Generator::WarrenPerf) if !row.disk.is_empty() => {
+        (Reach::Amqp { echo: Some(_), .. }, Generator::WarrenPerf) if !row.disk.is_empty() => {
             let warren = programs.warren.as_ref().context("warren is not there")?;
             let mut command = on_core(0, warren);
             command.arg("perf").args(row.disk.split(' ')).args([
@@ -341,7 +346,8 @@ fn measure(programs: &Programs, peer: &Peer, row: &Row, seconds: f64) -> anyhow:
             command.arg("--dir").arg(warren.parent().context("it is in a folder")?);
             json_of(&mut command, peer)
         }
-        (Reach::Amqp { uri, bare }, Generator::WarrenPerf) => {
+        (Reach::Amqp { uri, echo }, Generator::WarrenPerf) => {
+            let uri = echo.as_ref().filter(|_| row.is_churn()).unwrap_or(uri);
             let warren = programs.warren.as_ref().context("warren is not there")?;
             let mut command = on_core(1, warren);
             command.arg("perf").args(row.command.split(' '));
@@ -349,7 +355,7 @@ fn measure(programs: &Programs, peer: &Peer, row: &Row, seconds: f64) -> anyhow:
             if !row.command.starts_with("idle") && !row.command.starts_with("backlog") {
                 command.args(["--duration", &seconds.to_string()]);
             }
-            if *bare {
+            if echo.is_some() {
                 command.arg("--bare");
             }
             json_of(&mut command, peer)

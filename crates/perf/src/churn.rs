@@ -1,5 +1,6 @@
 //! `warren perf churn`
 
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use crate::Common;
 use crate::client::Client;
 use crate::load::ended;
 use crate::process::{cpu_between, usage};
+use crate::relay::{ANSWER_LEN, QUESTION_LEN};
 use crate::report::Report;
 use crate::target::Target;
 
@@ -30,6 +32,10 @@ pub struct Options {
     /// Seconds to measure.
     #[arg(long, short = 'z', default_value_t = 10.0)]
     duration: f64,
+
+    /// Do as many round trips, connections and syncs with the echo of warren perf relay, and nothing else: the floor.
+    #[arg(long)]
+    bare: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -49,6 +55,30 @@ enum What {
 }
 
 impl What {
+    /// How often the client waits for an answer: as `once` does.
+    fn round_trips(self) -> usize {
+        match self {
+            Self::Connections => 5,
+            Self::Channels | Self::Queues | Self::DurableQueues | Self::Consumers => 2,
+            Self::Bindings => 1,
+        }
+    }
+
+    fn once_bare(self, target: &Target, client: &mut Client) -> anyhow::Result<()> {
+        let mut question = [0; QUESTION_LEN];
+        question[0] = u8::from(matches!(self, Self::DurableQueues | Self::Bindings));
+        let mut connection = None;
+        let socket = match self {
+            Self::Connections => &mut connection.insert(Client::connect_bare(target)?).socket,
+            _ => &mut client.socket,
+        };
+        for _ in 0..self.round_trips() {
+            socket.write_all(&question)?;
+            socket.read_exact(&mut [0; ANSWER_LEN])?;
+        }
+        Ok(())
+    }
+
     fn is_durable(self) -> bool {
         self != Self::Queues
     }
@@ -96,7 +126,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         let threads: Vec<_> = (0..options.clients)
             .map(|index| {
                 let (stop, count, target) = (&stop, &count, &target);
-                scope.spawn(move || repeat(options.what, target, &format!("perf-churn-{index}"), stop, count))
+                scope.spawn(move || match options.bare {
+                    true => repeat_bare(options.what, target, stop, count),
+                    false => repeat(options.what, target, &format!("perf-churn-{index}"), stop, count),
+                })
             })
             .collect();
         let (start, before) = (Instant::now(), usage(watched));
@@ -117,6 +150,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     report.rate("operations", count, elapsed);
     report.cpu(used, "operation", count);
     options.common.finish(&report)
+}
+
+fn repeat_bare(what: What, target: &Target, stop: &AtomicBool, count: &AtomicU64) -> anyhow::Result<()> {
+    let mut client = Client::connect_bare(target)?;
+    while !stop.load(Ordering::Relaxed) {
+        what.once_bare(target, &mut client)?;
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 fn repeat(

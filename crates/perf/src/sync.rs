@@ -1,8 +1,8 @@
 //! `warren perf sync`: what confirms cost without a broker.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -37,34 +37,46 @@ pub struct Options {
     json: bool,
 }
 
-pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    let path = options.dir.join(format!("warren-perf-sync-{}", std::process::id()));
-    let measured = File::create_new(&path)
-        .and_then(|file| measure(&file, options))
-        .with_context(|| format!("cannot write {}", path.display()));
-    // Nothing is left, whatever happened.
-    let _there = std::fs::remove_file(&path);
-    measured?.print(options.json)
+/// A file that has its length, and that goes with its process, having no name any more.
+#[derive(Debug)]
+pub(crate) struct SyncedFile(File);
+
+impl SyncedFile {
+    pub(crate) fn create(dir: &Path) -> anyhow::Result<Self> {
+        let path = dir.join(format!("warren-perf-sync-{}", std::process::id()));
+        let create = || {
+            let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+            std::fs::remove_file(&path)?;
+            file.write_all_at(&vec![0; FILE_LEN], 0)?;
+            file.sync_all()?;
+            std::io::Result::Ok(Self(file))
+        };
+        create().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Writes and syncs; returns where to write next.
+    pub(crate) fn write(&self, bytes: &[u8], at: usize) -> std::io::Result<usize> {
+        self.0.write_all_at(bytes, at as u64)?;
+        self.0.sync_data()?;
+        Ok(if at + 2 * bytes.len() > FILE_LEN { 0 } else { at + bytes.len() })
+    }
 }
 
-fn measure(file: &File, options: &Options) -> std::io::Result<Report> {
-    file.write_all_at(&vec![0; FILE_LEN], 0)?;
-    file.sync_all()?;
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let file = SyncedFile::create(&options.dir)?;
     let len = (options.size * options.group as usize).min(FILE_LEN);
     let (bytes, mut at, mut syncs, mut latencies) = (vec![b's'; len], 0, 0, histogram());
     let start = Instant::now();
     let limit = Duration::from_secs_f64(options.duration);
     while start.elapsed() < limit {
         let begun = Instant::now();
-        file.write_all_at(&bytes, at as u64)?;
-        file.sync_data()?;
+        at = file.write(&bytes, at)?;
         latencies.saturating_record(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1));
         syncs += 1;
-        at = if at + 2 * len > FILE_LEN { 0 } else { at + len };
     }
     let mut report = Report::default();
     report.rate("synced", syncs, start.elapsed());
     report.rate("confirmed", syncs * options.group, start.elapsed());
     report.latency("confirm", &latencies);
-    Ok(report)
+    report.print(options.json)
 }

@@ -60,8 +60,8 @@ pub(super) struct Peer {
 pub(super) enum Reach {
     Amqp {
         uri: String,
-        /// Without a handshake.
-        bare: bool,
+        /// Without a handshake, since it is the relay; where its clients get answers.
+        echo: Option<String>,
     },
     Wire {
         protocol: Protocol,
@@ -167,15 +167,18 @@ fn warren(program: &Path, place: &Path) -> anyhow::Result<(Reach, Server)> {
     let broker = Broker::start(on_core(0, program), &place.join("warren.log"))?;
     let address = broker.address();
     let uri = format!("amqp://{}:{}/%2f", address.host, address.port);
-    Ok((Reach::Amqp { uri, bare: false }, Server::Warren(broker)))
+    Ok((Reach::Amqp { uri, echo: None }, Server::Warren(broker)))
 }
 
 fn relay(program: &Path) -> anyhow::Result<(Reach, Server)> {
-    let mut group = Group::spawn(on_core(0, program).args(["perf", "relay"]).stdout(Stdio::piped()))?;
+    let mut command = on_core(0, program);
+    command.args(["perf", "relay", "--dir"]).arg(program.parent().context("it is in a folder")?);
+    let mut group = Group::spawn(command.stdout(Stdio::piped()))?;
     let ready = group.lines()?.recv_timeout(Duration::from_secs(10)).context("the relay did not start")?;
-    let address = ready.strip_prefix("ready relay=").context("the relay did not tell where it is")?;
-    let uri = format!("amqp://{address}");
-    Ok((Reach::Amqp { uri, bare: true }, Server::Other { group, _data: None }))
+    let addresses = ready.strip_prefix("ready relay=").and_then(|rest| rest.split_once(" echo="));
+    let (relay, echo) = addresses.context("the relay did not tell where it is")?;
+    let (uri, echo) = (format!("amqp://{relay}"), Some(format!("amqp://{echo}")));
+    Ok((Reach::Amqp { uri, echo }, Server::Other { group, _data: None }))
 }
 
 /// Debian's RabbitMQ, as it comes, with data of its own.
@@ -197,7 +200,7 @@ fn rabbitmq() -> anyhow::Result<(Reach, Server)> {
     let group = Group::spawn(&mut command)?;
     wait_listening(&group, port, None)?;
     let uri = format!("amqp://127.0.0.1:{port}/%2f");
-    Ok((Reach::Amqp { uri, bare: false }, Server::Other { group, _data: Some(data) }))
+    Ok((Reach::Amqp { uri, echo: None }, Server::Other { group, _data: Some(data) }))
 }
 
 fn nats(program: &Path, place: &Path) -> anyhow::Result<(Reach, Server)> {

@@ -114,12 +114,14 @@ impl Drop for Relay {
 
 #[test]
 fn the_relay_is_a_floor() {
-    let relay = warren().args(["perf", "relay"]).stdout(Stdio::piped()).spawn();
+    let dir = tempfile::tempdir().expect("a directory");
+    let relay = warren().args(["perf", "relay", "--dir"]).arg(dir.path()).stdout(Stdio::piped()).spawn();
     let mut relay = Relay(relay.expect("the program can be started"));
     let mut line = String::new();
     let stdout = relay.0.stdout.take().expect("it is a pipe");
     BufReader::new(stdout).read_line(&mut line).expect("it prints text");
-    let address = line.trim().strip_prefix("ready relay=").expect("it tells where it is").to_owned();
+    let addresses = line.trim().strip_prefix("ready relay=").and_then(|rest| rest.split_once(" echo="));
+    let (address, echo) = addresses.expect("it tells where it is");
     for size in ["16", "200000"] {
         let uri = format!("amqp://{address}");
         let arguments = [
@@ -127,6 +129,13 @@ fn the_relay_is_a_floor() {
         ];
         let ended = run(warren().args(arguments));
         assert!(ended.status.success() && ended.stdout.contains("\"verified\": true"), "{}", ended.stderr);
+    }
+    for what in ["connections", "durable-queues", "bindings"] {
+        let uri = format!("amqp://{echo}");
+        let arguments = ["perf", "churn", what, "--bare", "--clients", "2", "-z", "0.3", "--json", "--quiet"];
+        let ended = run(warren().args(arguments).args(["--uri", &uri]));
+        assert!(ended.status.success(), "{what}: {}", ended.stderr);
+        assert!(Results(ended.stdout).number("operations_per_s") > 10.0, "{what}");
     }
 }
 
