@@ -167,6 +167,8 @@ const ROWS: &[Row] = &[
         "backlog -C 1000000",
         "broker_memory_with_the_backlog_bytes",
     ),
+    rate("the same, published a second", "backlog -C 1000000", "filled_per_s"),
+    rate("the same, drained a second", "backlog -C 1000000", "drained_per_s"),
     Row { fresh: true, ..cpu("16 B transient, auto-ack", "run -s 16").and(ALL, "--size 16") },
     cpu("1 KB transient, auto-ack", "run -s 1024").and(ALL, "--size 1024"),
     cpu("16 B transient, prefetch 1000, ack every 100", "run -s 16 --prefetch 1000 -A 100"),
