@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
-use warren_amqp091::{Connection, Limits, Phase, ServerIdentity};
+use warren_amqp091::{Connection, Interceptors, Limits, Phase, ServerIdentity};
 use warren_amqp091_codec::frame::{self, FrameHead};
 use warren_amqp091_codec::{ContentHeader, Dialect, Method};
 use warren_testkit::FakeSession;
@@ -130,6 +130,7 @@ impl Run {
             heartbeat_s: 10,
             message_len_max: if options & LOW_LIMITS != 0 { 16 } else { 100_000 },
             handshake_timeout: Duration::from_secs(10),
+            interceptors: Interceptors::default(),
         };
         let identity = ServerIdentity {
             product: "Warren".into(),

@@ -55,7 +55,7 @@ fuzz_target!(|data: &[u8]| {
 fn check(router: &Router, bindings: &BTreeSet<(u8, Vec<u8>)>, keys: &[Vec<u8>]) {
     let slices: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
     let mut found = Vec::new();
-    router.route(EXCHANGE, &slices, &mut FieldTable::new, &mut found).expect("the exchange exists");
+    router.route(EXCHANGE, &slices, &FieldTable::new, &mut found).expect("the exchange exists");
     let mut found: Vec<u64> = found.iter().map(|queue| queue.id.0).collect();
     found.sort_unstable();
     let expected: BTreeSet<u64> = bindings

@@ -3,15 +3,16 @@
 import decimal
 import hashlib
 import os
+import time
 from contextlib import contextmanager
 from datetime import datetime, timezone
 
 import pika
 from pika.compat import long
-from pika.exceptions import (ChannelClosedByBroker, ProbableAccessDeniedError, ProbableAuthenticationError,
-                             StreamLostError, UnroutableError)
+from pika.exceptions import (ChannelClosedByBroker, ConnectionClosedByBroker, ProbableAccessDeniedError,
+                             ProbableAuthenticationError, StreamLostError, UnroutableError)
 
-from cases import HOST, PORT, WAIT_LIMIT_S, case, check, equal, main, raises, unique, wait_until
+from cases import HOST, PORT, WAIT_LIMIT_S, NotApplicable, case, check, equal, main, raises, unique, wait_until
 from proxy import Proxy
 import tutorials
 
@@ -424,6 +425,236 @@ def exchanges():
 
         for name in declared:
             channel.exchange_delete(name)
+
+
+# The exchange types of RabbitMQ's plugins, which come with it but must be enabled.
+
+@contextmanager
+def exchange_of(kind, **arguments):
+    """A channel in confirm mode and an exchange of a type that the broker may not have."""
+    name = unique(kind)
+    with connect() as connection:
+        channel = connection.channel()
+        try:
+            channel.exchange_declare(name, kind, arguments=arguments)
+        except (ChannelClosedByBroker, ConnectionClosedByBroker) as error:
+            # 406 in RabbitMQ 4, 503 in RabbitMQ 3.
+            if "unknown exchange type" not in error.reply_text:
+                raise
+            raise NotApplicable("this broker has no exchanges of type " + kind)
+        channel.confirm_delivery()
+        try:
+            yield channel, name
+        finally:
+            with connect() as other:
+                other.channel().exchange_delete(name)
+
+
+def refused(code, text, action):
+    """Has a channel of its own refuse something."""
+    with connect() as connection:
+        error = raises(ChannelClosedByBroker, action, connection.channel())
+        equal((error.reply_code, error.reply_text.split(" - ")[-1]), (code, text), "refusal")
+
+
+def shares(channel, exchange, queues, messages):
+    """Publishes (key, properties) pairs; returns which queue each went to, one at most."""
+    found = []
+    for key, properties in messages:
+        channel.basic_publish(exchange, key, b"x", properties)
+        got = [name for name in queues if channel.queue_purge(name).method.message_count]
+        check(len(got) <= 1, "%r went to %d queues" % (key, len(got)))
+        found.append(got[0] if got else None)
+    return found
+
+
+@case
+def consistent_hash():
+    with exchange_of("x-consistent-hash") as (channel, exchange):
+        queues = [exclusive_queue(channel) for _ in range(3)]
+        for queue, weight in zip(queues, ("1", "1", "8")):
+            channel.queue_bind(queue, exchange, weight)
+        channel.queue_bind(queues[0], exchange, "100")  # of two bindings of a queue one counts
+        messages = [("key-%d" % i, None) for i in range(400)]
+        found = shares(channel, exchange, queues, messages)
+        check(None not in found, "every message goes to a queue")
+        counts = [found.count(queue) for queue in queues]
+        check(10 <= counts[0] <= 80 and 10 <= counts[1] <= 80 and counts[2] >= 240, "shares %r" % counts)
+        equal(shares(channel, exchange, queues, messages[:50]), found[:50], "queues of the same keys")
+        for key, text in (("0", "The binding key must be greater than 0"),
+                          ("heavy", "The binding key must be an integer: <<\"heavy\">>")):
+            with connect() as other:
+                queue = exclusive_queue(other.channel())
+                error = raises(ChannelClosedByBroker, other.channel().queue_bind, queue, exchange, key)
+                equal((error.reply_code, error.reply_text.split(" - ")[-1]), (406, text), "refusal")
+
+        def declare(**arguments):
+            return lambda channel: channel.exchange_declare(unique("bad"), "x-consistent-hash", arguments=arguments)
+
+        refused(406, "Unsupported property: app_id", declare(**{"hash-property": "app_id"}))
+        refused(406, "hash-header and hash-property are mutually exclusive",
+                declare(**{"hash-property": "message_id", "hash-header": "h"}))
+    for argument, value, properties in (
+            ("hash-header", "user", lambda i: pika.BasicProperties(headers={"user": "u%d" % i})),
+            ("hash-header", "number", lambda i: pika.BasicProperties(headers={"number": i})),
+            ("hash-property", "correlation_id", lambda i: pika.BasicProperties(correlation_id="c%d" % i)),
+            ("hash-property", "message_id", lambda i: pika.BasicProperties(message_id="m%d" % i)),
+            ("hash-property", "timestamp", lambda i: pika.BasicProperties(timestamp=i))):
+        with exchange_of("x-consistent-hash", **{argument: value}) as (channel, exchange):
+            queues = [exclusive_queue(channel) for _ in range(3)]
+            for queue in queues:
+                channel.queue_bind(queue, exchange, "1")
+            found = shares(channel, exchange, queues, [("a", properties(i)) for i in range(40)])
+            equal(set(found), set(queues), "queues by %s" % value)
+            equal(shares(channel, exchange, queues, [("b", properties(i)) for i in range(40)]), found, "other keys")
+            without = shares(channel, exchange, queues, [("k%d" % i, None) for i in range(20)])
+            check(len(set(without)) == 1 and None not in without, "without %s all go to one queue" % value)
+
+
+@case
+def modulus_hash():
+    with exchange_of("x-modulus-hash") as (channel, exchange):
+        queues = [exclusive_queue(channel) for _ in range(3)]
+        for queue in queues:
+            channel.queue_bind(queue, exchange, "any")
+        messages = [("key-%d" % i, None) for i in range(90)]
+        found = shares(channel, exchange, queues, messages)
+        check(all(found.count(queue) >= 10 for queue in queues), "each queue has a share")
+        equal(shares(channel, exchange, queues, messages), found, "queues of the same keys")
+
+
+@case
+def random():
+    with exchange_of("x-random") as (channel, exchange):
+        queues = [exclusive_queue(channel) for _ in range(3)]
+        for queue in queues:
+            channel.queue_bind(queue, exchange, "any")
+        found = shares(channel, exchange, queues, [("same", None)] * 90)
+        check(all(found.count(queue) >= 10 for queue in queues), "each queue has a share")
+
+
+@case
+def local_random():
+    with exchange_of("x-local-random") as (channel, exchange):
+        queues = [exclusive_queue(channel) for _ in range(3)]
+        for queue in queues:
+            channel.queue_bind(queue, exchange, "")
+        found = shares(channel, exchange, queues, [("", None)] * 90)
+        check(all(found.count(queue) >= 10 for queue in queues), "each queue has a share")
+        with connect() as other:
+            queue = exclusive_queue(other.channel())
+            error = raises(ChannelClosedByBroker, other.channel().queue_bind, queue, exchange, "k")
+            equal((error.reply_code, error.reply_text.split(" - ")[-1]),
+                  (406, "Non empty binding 'k' key not permitted"), "refusal")
+
+
+@case
+def recent_history():
+    with exchange_of("x-recent-history", **{"x-recent-history-length": 3}) as (channel, exchange):
+        for number in range(5):
+            channel.basic_publish(exchange, "k%d" % number, b"%d" % number)
+        channel.basic_publish(exchange, "", b"hidden", pika.BasicProperties(headers={"x-recent-history-no-store": True}))
+        queue = exclusive_queue(channel)
+        channel.queue_bind(queue, exchange)
+        wait_until(lambda: ready(channel, queue) == 3, "the history")
+        equal([fetch(channel, queue, auto_ack=True)[2] for _ in range(3)], [b"2", b"3", b"4"], "history")
+        channel.queue_bind(queue, exchange)  # no new binding
+        channel.basic_publish(exchange, "", b"5")
+        wait_until(lambda: ready(channel, queue) == 1, "the message")
+        method, _, body = fetch(channel, queue, auto_ack=True)
+        equal((method.exchange, body), (exchange, b"5"), "message")
+        # A bound exchange passes on what it has a binding for.
+        direct = unique("direct")
+        channel.exchange_declare(direct, auto_delete=True)
+        channel.queue_bind(queue, direct, "k3")
+        channel.queue_bind(queue, direct, "k4")
+        channel.queue_bind(queue, direct, "")
+        channel.exchange_bind(direct, exchange)
+        wait_until(lambda: ready(channel, queue) == 3, "the history of the bound exchange")
+        # RabbitMQ passes them on the newest first.
+        equal({fetch(channel, queue, auto_ack=True)[2] for _ in range(3)}, {b"3", b"4", b"5"}, "history")
+    for value, shown in ((0, "0"), (-1, "-1"), ("5", "<<\"5\">>")):
+        refused(406, "Invalid argument %s, 'x-recent-history-length' must be a positive integer" % shown,
+                lambda channel, value=value: channel.exchange_declare(
+                    unique("bad"), "x-recent-history", arguments={"x-recent-history-length": value}))
+
+
+@case
+def delayed_messages():
+    with exchange_of("x-delayed-message", **{"x-delayed-type": "direct"}) as (channel, exchange):
+        queue = exclusive_queue(channel)
+        channel.queue_bind(queue, exchange, "k")
+        began = time.monotonic()
+        for body, delay in ((b"last", 600), (b"first", 200), (b"at once", 0), (b"in the past", -1000)):
+            channel.basic_publish(exchange, "k", body, pika.BasicProperties(headers={"x-delay": delay}))
+        wait_until(lambda: ready(channel, queue) == 2, "what is not delayed")
+        deliveries = consumer(channel, queue, auto_ack=True)
+        wait_for(channel.connection, deliveries, 4)
+        check(time.monotonic() - began >= 0.6, "the last one came too early")
+        equal(bodies(deliveries), [b"at once", b"in the past", b"first", b"last"], "order")
+        equal([properties.headers["x-delay"] for _, properties, _ in deliveries], [0, -1000, -200, -600], "delays")
+    text = "Invalid argument, 'x-delayed-type' must be an existing exchange type"
+    refused(406, text, lambda channel: channel.exchange_declare(unique("bad"), "x-delayed-message"))
+
+
+@case
+def dead_letters():
+    """What is rejected waits in a second queue and comes back; its deaths are counted, a client's copy begins anew."""
+    with connect() as connection:
+        channel = connection.channel()
+        retry = unique("retry")
+        work = channel.queue_declare("", exclusive=True, arguments={
+            "x-dead-letter-exchange": "", "x-dead-letter-routing-key": retry}).method.queue
+        channel.queue_declare(retry, exclusive=True, arguments={
+            "x-dead-letter-exchange": "", "x-dead-letter-routing-key": work, "x-message-ttl": 50})
+        channel.basic_publish("", work, b"x", pika.BasicProperties(headers={"mine": 1}, expiration="60000"))
+        deliveries = consumer(channel, work)
+        for count in range(1, 4):
+            wait_for(connection, deliveries, count)
+            channel.basic_reject(deliveries[-1][0].delivery_tag, requeue=False)
+        wait_for(connection, deliveries, 4)
+        method, properties, body = deliveries[-1]
+        deaths = [(death["queue"], death["reason"], death["count"]) for death in properties.headers["x-death"]]
+        equal(deaths, [(retry, "expired", 3), (work, "rejected", 3)], "deaths")
+        first = {name: properties.headers["x-first-death-" + name] for name in ("queue", "reason", "exchange")}
+        equal(first, {"queue": work, "reason": "rejected", "exchange": ""}, "first death")
+        equal(properties.headers["x-death"][1]["original-expiration"], "60000", "original expiration")
+        equal((body, properties.expiration, properties.headers["mine"]), (b"x", None, 1), "message")
+        channel.basic_ack(method.delivery_tag)
+        # The header of a message that is published again does not grow.
+        channel.basic_publish("", work, b"y", pika.BasicProperties(headers=properties.headers))
+        wait_for(connection, deliveries, 5)
+        channel.basic_reject(deliveries[-1][0].delivery_tag, requeue=False)
+        wait_for(connection, deliveries, 6)
+        equal(len(deliveries[-1][1].headers["x-death"]), 2, "deaths of the copy")
+
+
+@case
+def jms_selectors():
+    selectors = {
+        "a": "{'=',{'ident',<<\"colour\">>},<<\"blue\">>}.",
+        "b": "{'and',{'>',{'ident',<<\"weight\">>},10},{'<=',{'ident',<<\"weight\">>},20}}.",
+        "c": "{'not',{'in',{'ident',<<\"colour\">>},[<<\"blue\">>,<<\"green\">>]}}.",
+        "d": "{'like',{'ident',<<\"colour\">>},<<\"%!_r_d\">>,<<\"!\">>}.",
+        "e": "{'or',{'is_null',{'ident',<<\"colour\">>}},{'between',{'ident',<<\"weight\">>},1,5}}.",
+        "f": "{'ident',<<\"urgent\">>}.",
+        "g": "{'=',{'*',{'ident',<<\"weight\">>},2},{'-',{'+',1,31},2}}.",
+        "h": "{'not_like',{'ident',<<\"colour\">>},<<\"b%\">>,'no_escape'}.",
+    }
+    with exchange_of("x-jms-topic") as (channel, exchange):
+        queues = {}
+        for name, selector in selectors.items():
+            queues[name] = exclusive_queue(channel)
+            arguments = {"rjms_erlang_selector": selector, "rjms_version": "1.4.0"}
+            channel.queue_bind(queues[name], exchange, "topic", arguments)
+
+        def routed(**headers):
+            channel.basic_publish(exchange, "other", b"x", pika.BasicProperties(headers=headers))
+            return "".join(name for name, q in sorted(queues.items()) if channel.queue_purge(q).method.message_count)
+
+        equal([routed(), routed(colour="blue"), routed(colour="red"), routed(colour="dark_red"), routed(weight=15),
+               routed(weight=3, colour="green"), routed(weight=21, colour="brown", urgent=True), routed(urgent=False)],
+              ["e", "a", "ch", "cdh", "beg", "eh", "cf", "e"], "queues")
 
 
 @case

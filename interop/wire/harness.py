@@ -80,6 +80,10 @@ def cases(rows):
     return register
 
 
+class NotApplicable(Exception):
+    """The broker has nothing that the case could be about."""
+
+
 class Test:
     """What a case works with: connections and names that are cleaned up for it."""
 
@@ -178,12 +182,14 @@ def delete_leftovers(broker):
 
 
 def run_case(case, broker, deadline):
-    """None when the case passed, else the reason."""
+    """None when the case passed, else the reason; NotApplicable when there was nothing to try."""
     if time.monotonic() > deadline:
         return f"not begun within {SUITE_TIMEOUT} s"
     test = Test(broker)
     try:
         case.body(test)
+    except NotApplicable as error:
+        return error
     except (Mismatch, amqp.CodecError, OSError) as error:
         where = traceback.extract_tb(error.__traceback__)
         line = next((entry for entry in reversed(where) if "cases" in entry.filename), where[-1])
@@ -204,30 +210,28 @@ def run(broker, only):
     if not chosen:
         print(f"no case matches {only!r}", file=sys.stderr)
         return 2
-    failed = 0
     began = time.monotonic()
     deadline = began + SUITE_TIMEOUT
     with ThreadPoolExecutor(WORKERS) as pool:
         together = [
             (case, pool.submit(run_case, case, broker, deadline)) for case in chosen if not case.alone
         ]
-        for case, future in together:
-            failed += report(case, future.result())
-    for case in chosen:
-        if case.alone:
-            failed += report(case, run_case(case, broker, deadline))
+        outcomes = [report(case, future.result()) for case, future in together]
+    outcomes += [report(case, run_case(case, broker, deadline)) for case in chosen if case.alone]
     try:
         delete_leftovers(broker)
     except (Mismatch, OSError) as error:
         print(f"cleaning up failed: {error}", file=sys.stderr)
     print(f"{time.monotonic() - began:.1f} s", file=sys.stderr)
-    print(f"{len(chosen) - failed} passed, {failed} failed", flush=True)
+    failed = outcomes.count("FAIL")
+    print(f"{outcomes.count('ok')} passed, {failed} failed", flush=True)
     return 1 if failed else 0
 
 
 def report(case, reason):
     if reason is None:
         print(f"ok {case.name}", flush=True)
-        return 0
-    print(f"FAIL {case.name}: {' '.join(reason.split())}", flush=True)
-    return 1
+        return "ok"
+    outcome = "n/a" if isinstance(reason, NotApplicable) else "FAIL"
+    print(f"{outcome} {case.name}: {' '.join(str(reason).split())}", flush=True)
+    return outcome

@@ -189,6 +189,14 @@ impl Client {
         Ok(())
     }
 
+    /// The broker, with what cases need beside the defaults.
+    fn broker(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        let config = self.folder.with_file_name("warren.conf");
+        command.env("WARREN_CONFIG", config);
+        command
+    }
+
     fn run_with_own_broker(
         &self,
         program: &Path,
@@ -197,10 +205,10 @@ impl Client {
     ) -> anyhow::Result<()> {
         let log = self.logs.join("broker.log");
         File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let mut broker = Broker::start(Command::new(program), &log)?;
+        let mut broker = Broker::start(self.broker(program), &log)?;
         let mut cases = self.run(broker.address(), printer);
         if restarts && cases.is_ok() {
-            broker = broker.kill_and_start(Command::new(program))?;
+            broker = broker.kill_and_start(self.broker(program))?;
             printer.end_line();
             println!("  killed and started again");
             let mut again = Printer::default();

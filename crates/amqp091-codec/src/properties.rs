@@ -1,4 +1,5 @@
-use warren_types::FieldTable;
+use warren_types::session::{HashProperty, RoutingContent};
+use warren_types::{FieldTable, FieldValue};
 
 use crate::reader::{Reader, Truncated};
 use crate::writer::put_short_string;
@@ -64,6 +65,21 @@ pub struct Properties<'a> {
     flags: u16,
     /// Where in `raw` each property begins whose flag is set.
     starts: [u32; COUNT],
+}
+
+impl RoutingContent for Properties<'_> {
+    fn headers(&self) -> FieldTable {
+        Properties::headers(self).unwrap_or_default()
+    }
+
+    fn property(&self, property: HashProperty) -> Option<FieldValue> {
+        let text = |value: &[u8]| FieldValue::LongString(value.to_vec());
+        match property {
+            HashProperty::CorrelationId => self.correlation_id().map(text),
+            HashProperty::MessageId => self.message_id().map(text),
+            HashProperty::Timestamp => self.timestamp().map(FieldValue::Timestamp),
+        }
+    }
 }
 
 impl<'a> Properties<'a> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use warren_amqp091::{Connection, Limits, Phase, ServerIdentity};
+use warren_amqp091::{Connection, Interceptors, Limits, Phase, ServerIdentity};
 use warren_amqp091_codec::{Dialect, Method, frame};
 use warren_types::session::{
     Bind, Consume, Delivery, DeliveryRange, Event, ExchangeDeclare, LoginRefused, Outcome, QueueDeclare,
@@ -38,6 +38,10 @@ struct Null {
 }
 
 impl Session for Null {
+    fn system_time_ms(&self) -> u64 {
+        0
+    }
+
     fn login(&mut self, _: &[u8], _: &[u8]) -> Result<(), LoginRefused> {
         Ok(())
     }
@@ -96,6 +100,7 @@ impl Session for Null {
 
     fn cancel(&mut self, _: ChannelId, _: QueueRef, _: ConsumerId) {}
 
+    fn recheck(&mut self, _: QueueRef, _: &[u8], _: ConsumerId) {}
     fn limit(&mut self, _: QueueRef, _: ConsumerId, _: Arc<ChannelLimit>) {}
     fn resume(&mut self, _: QueueRef, _: ConsumerId) {}
 
@@ -158,6 +163,7 @@ impl Client {
             heartbeat_s: 60,
             message_len_max: 16 << 20,
             handshake_timeout: Duration::from_secs(10),
+            interceptors: Interceptors::default(),
         };
         let [product, version, cluster_name, platform, copyright, information] =
             std::array::from_fn(|_| String::new());

@@ -44,6 +44,9 @@ impl Channel {
         };
         core.send(self.id.number, &deliver);
         core.send_content(self.id.number, &message);
+        if session.is_traced() {
+            session.trace_delivery(self.id, consumer.queue_name.as_bytes(), redelivered, &message);
+        }
         session.delivered(self.id, queue, id, message.memory());
     }
 
@@ -51,23 +54,13 @@ impl Channel {
         self.settle(tag, multiple, Settle::Ack, session)
     }
 
-    pub(crate) fn nack(
-        &mut self,
-        tag: u64,
-        multiple: bool,
-        requeue: bool,
-        session: &mut impl Session,
-    ) -> MethodResult {
-        let settle = if requeue { Settle::Requeue } else { Settle::Reject };
-        self.settle(tag, multiple, settle, session)
-    }
-
     /// `basic.recover`: everything unacked on the channel goes back.
     pub(crate) fn recover(&mut self, requeue: bool, session: &mut impl Session) -> MethodResult {
         if !requeue {
             return Err(AmqpError::not_implemented("requeue=false"));
         }
-        let (before, mut settling) = (self.consumers_unacked, Settling::new(Settle::Requeue));
+        let (before, mut settling) =
+            (self.consumers_unacked, Settling::new(Settle::Requeue { failed: false }));
         // Not what a transaction holds back: that counts until the commit.
         while let Some((_, unacked)) = self.unacked.take_first_up_to(u64::MAX) {
             self.settle_one(&unacked, &mut settling, session);
@@ -77,7 +70,8 @@ impl Channel {
         Ok(())
     }
 
-    fn settle(
+    /// `basic.ack`, `basic.nack` and `basic.reject`.
+    pub(crate) fn settle(
         &mut self,
         tag: u64,
         multiple: bool,

@@ -6,8 +6,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use warren_amqp091_codec::Method;
 use warren_types::session::{
-    Bind, BindTarget, Consume, Event, ExchangeDeclare, Got, Outcome, QueueDeclare, QueueDeclared, Reply,
-    Session,
+    Announcement, Bind, BindTarget, Consume, Event, ExchangeDeclare, Got, Outcome, QueueDeclare,
+    QueueDeclared, Reply, Session, Settle,
 };
 use warren_types::{AmqpError, ChannelId, ChannelLimit, ConsumerId, Ledger, Message, QueueRef, ShortString};
 
@@ -30,6 +30,7 @@ pub(crate) type MethodResult = Result<(), AmqpError>;
 pub(crate) struct Consumer {
     pub tag: ShortString,
     pub queue: QueueRef,
+    pub queue_name: ShortString,
     pub no_ack: bool,
 }
 
@@ -54,9 +55,9 @@ pub(crate) enum Awaiting {
     Declare { nowait: bool },
     Delete { nowait: bool },
     Purge { nowait: bool },
-    Get { no_ack: bool },
+    Get { no_ack: bool, queue: ShortString },
     Consume { nowait: bool, id: ConsumerId, consumer: Consumer },
-    Cancel { nowait: bool, id: ConsumerId },
+    Cancel { nowait: bool, id: ConsumerId, tag: ShortString },
     Commit,
 }
 
@@ -137,11 +138,30 @@ impl Channel {
         self.closing = true;
     }
 
-    /// Gives back what the session does not know to belong to the channel.
+    /// The channel ends: gives back what the session does not know to belong to it, and tells of it.
     pub(crate) fn release(&mut self, session: &mut impl Session) {
+        self.stop_direct_replies(session);
+        if self.closing {
+            return;
+        }
+        for consumer in self.consumers.values() {
+            self.announce_deleted(consumer, session);
+        }
+        session.announce(Announcement::ChannelClosed(self.id, self.consumers.len()));
+    }
+
+    fn stop_direct_replies(&mut self, session: &mut impl Session) {
         if let Some(replies) = self.direct_replies.take() {
             session.stop_direct_replies(replies.address.as_bytes());
         }
+    }
+
+    fn announce_deleted(
+        &self,
+        Consumer { tag, queue_name: queue, .. }: &Consumer,
+        session: &mut impl Session,
+    ) {
+        session.announce(Announcement::ConsumerDeleted { channel: self.id, queue, tag });
     }
 
     /// The exception for a frame that comes instead of content.
@@ -161,9 +181,13 @@ impl Channel {
         match method {
             Method::BasicAck { delivery_tag, multiple } => self.ack(delivery_tag, multiple, session),
             Method::BasicNack { delivery_tag, multiple, requeue } => {
-                self.nack(delivery_tag, multiple, requeue, session)
+                let settle = if requeue { Settle::Requeue { failed: false } } else { Settle::Reject };
+                self.settle(delivery_tag, multiple, settle, session)
             }
-            Method::BasicReject { delivery_tag, requeue } => self.nack(delivery_tag, false, requeue, session),
+            Method::BasicReject { delivery_tag, requeue } => {
+                let settle = if requeue { Settle::Requeue { failed: true } } else { Settle::Reject };
+                self.settle(delivery_tag, false, settle, session)
+            }
             Method::BasicGet { queue, no_ack, .. } => self.get(queue, no_ack, core, session),
             Method::BasicConsume { .. } => self.consume(method, core, session),
             Method::BasicCancel { consumer_tag, nowait } => {
@@ -190,7 +214,7 @@ impl Channel {
                 let queue = self.queue_name(queue)?;
                 self.awaiting = Some(Awaiting::Delete { nowait });
                 let outcome = session.queue_delete(self.id, queue.as_bytes(), if_unused, if_empty)?;
-                self.finish_or_wait(outcome, Reply::QueueDeleted, core);
+                self.finish_or_wait(outcome, Reply::QueueDeleted, core, session);
                 Ok(())
             }
             Method::QueuePurge { queue, nowait, .. } => {
@@ -231,11 +255,22 @@ impl Channel {
                 self.finish_commit(core).map_err(|error| (error, (90, 20)))?;
             }
             Event::Immediate { number, taken, .. } => self.immediate_outcome(number, taken, core),
-            Event::ConsumerCancelled(_, id) => self.consumer_cancelled(id, core),
+            Event::ConsumerCancelled(_, id) => self.consumer_cancelled(id, core, session),
+            Event::ConsumerTimedOut(_, id, _) if core.capabilities.consumer_cancel_notify => {
+                self.consumer_cancelled(id, core, session);
+            }
+            Event::ConsumerTimedOut(_, _, timeout_ms) => {
+                let number = self.id.number;
+                let error = AmqpError::precondition_failed(format!(
+                    "delivery acknowledgement on channel {number} timed out. Timeout value used: {timeout_ms} ms. \
+                     This timeout value can be configured, see consumers doc guide to learn more"
+                ));
+                return Err((error, (0, 0)));
+            }
             Event::Reply(_, reply) => {
                 let Some(awaiting) = self.awaiting.take() else { return Ok(()) };
                 match reply {
-                    Ok(reply) => self.on_reply(awaiting, reply, core),
+                    Ok(reply) => self.on_reply(awaiting, reply, core, session),
                     Err(error) => return Err((error, awaiting.method())),
                 }
             }
@@ -329,7 +364,7 @@ impl Channel {
         self.awaiting = Some(Awaiting::Declare { nowait });
         let declare = QueueDeclare { name, passive, durable, exclusive, auto_delete, arguments };
         let outcome = session.queue_declare(self.id, declare)?;
-        self.finish_or_wait(outcome, Reply::QueueDeclared, core);
+        self.finish_or_wait(outcome, Reply::QueueDeclared, core, session);
         Ok(())
     }
 
@@ -357,21 +392,23 @@ impl Channel {
         } else {
             ShortString::truncated(consumer_tag)
         };
-        let is_reply_tag = self.direct_replies.as_ref().is_some_and(|replies| replies.tag == tag);
-        if queue == DIRECT_REPLY_TO && !self.tags.contains_key(&tag) {
-            return self.consume_replies(tag, no_ack, nowait, core, session);
-        }
-        if is_reply_tag || self.tags.contains_key(&tag) {
+        // The tag of the consumer of replies is not among them: it may be taken again, and `basic.cancel` then ends that
+        // one first (`rabbit_channel:handle_method/3`).
+        if self.tags.contains_key(&tag) {
             return Err(AmqpError::not_allowed(format!("attempt to reuse consumer tag '{tag}'")));
+        }
+        if queue == DIRECT_REPLY_TO {
+            return self.consume_replies(tag, no_ack, nowait, core, session);
         }
         let queue = self.queue_name(queue)?;
         core.next_consumer += 1;
         let id = ConsumerId(core.next_consumer);
         let (prefetch, limit) = (self.prefetch.into(), self.limit.clone());
+        let queue_name = queue.clone();
         let consume =
             Consume { queue, consumer: id, tag: tag.clone(), no_ack, exclusive, prefetch, limit, arguments };
         let queue = session.consume(self.id, consume)?;
-        let consumer = Consumer { tag, queue, no_ack };
+        let consumer = Consumer { tag, queue, queue_name, no_ack };
         self.wait(Awaiting::Consume { nowait, id, consumer }, core);
         Ok(())
     }
@@ -400,12 +437,13 @@ impl Channel {
 
     fn cancel(&mut self, tag: &[u8], nowait: bool, core: &mut Core, session: &mut impl Session) {
         if self.direct_replies.as_ref().is_some_and(|replies| replies.tag == *tag) {
-            self.release(session);
+            self.stop_direct_replies(session);
         } else if let Some(id) = self.tags.get(tag).copied()
             && let Some(consumer) = self.consumers.get(&id)
         {
             session.cancel(self.id, consumer.queue, id);
-            self.wait(Awaiting::Cancel { nowait, id }, core);
+            let tag = consumer.tag.clone();
+            self.wait(Awaiting::Cancel { nowait, id, tag }, core);
             return;
         }
         if !nowait {
@@ -413,8 +451,16 @@ impl Channel {
         }
     }
 
-    fn consumer_cancelled(&mut self, id: ConsumerId, core: &mut Core) {
+    /// Has the consumers looked at whose queues the client may not read any more. (That of replies has no queue.)
+    pub(crate) fn recheck_consumers(&self, session: &mut impl Session) {
+        for (id, consumer) in &self.consumers {
+            session.recheck(consumer.queue, consumer.queue_name.as_bytes(), *id);
+        }
+    }
+
+    fn consumer_cancelled(&mut self, id: ConsumerId, core: &mut Core, session: &mut impl Session) {
         let Some(consumer) = self.forget_consumer(id) else { return };
+        self.announce_deleted(&consumer, session);
         if core.capabilities.consumer_cancel_notify {
             let cancel = Method::BasicCancel { consumer_tag: consumer.tag.as_bytes(), nowait: true };
             core.send(self.id.number, &cancel);
@@ -436,7 +482,7 @@ impl Channel {
     ) -> MethodResult {
         let queue = self.queue_name(queue)?;
         session.get(self.id, queue.as_bytes(), no_ack)?;
-        self.wait(Awaiting::Get { no_ack }, core);
+        self.wait(Awaiting::Get { no_ack, queue }, core);
         Ok(())
     }
 
@@ -488,15 +534,21 @@ impl Channel {
         core.call_pending = true;
     }
 
-    fn finish_or_wait<T>(&mut self, outcome: Outcome<T>, reply: impl FnOnce(T) -> Reply, core: &mut Core) {
+    fn finish_or_wait<T>(
+        &mut self,
+        outcome: Outcome<T>,
+        reply: impl FnOnce(T) -> Reply,
+        core: &mut Core,
+        session: &mut impl Session,
+    ) {
         match (outcome, self.awaiting.take()) {
-            (Outcome::Done(done), Some(awaiting)) => self.on_reply(awaiting, reply(done), core),
+            (Outcome::Done(done), Some(awaiting)) => self.on_reply(awaiting, reply(done), core, session),
             (Outcome::Pending, Some(awaiting)) => self.wait(awaiting, core),
             (_, None) => {}
         }
     }
 
-    fn on_reply(&mut self, awaiting: Awaiting, reply: Reply, core: &mut Core) {
+    fn on_reply(&mut self, awaiting: Awaiting, reply: Reply, core: &mut Core, session: &mut impl Session) {
         let number = self.id.number;
         match (awaiting, reply) {
             (Awaiting::Declare { nowait }, Reply::QueueDeclared(declared)) => {
@@ -517,7 +569,12 @@ impl Channel {
             (Awaiting::Get { .. }, Reply::Got(None)) => {
                 core.send(number, &Method::BasicGetEmpty { cluster_id: b"" });
             }
-            (Awaiting::Get { no_ack }, Reply::Got(Some(got))) => self.got(&got, no_ack, core),
+            (Awaiting::Get { no_ack, queue }, Reply::Got(Some(got))) => {
+                self.got(&got, no_ack, core);
+                if session.is_traced() {
+                    session.trace_delivery(self.id, queue.as_bytes(), got.redelivered, &got.message);
+                }
+            }
             (Awaiting::Consume { nowait, id, consumer }, Reply::Consuming) => {
                 if !nowait {
                     let ok = Method::BasicConsumeOk { consumer_tag: consumer.tag.as_bytes() };
@@ -526,12 +583,13 @@ impl Channel {
                 self.tags.insert(consumer.tag.clone(), id);
                 self.consumers.insert(id, consumer);
             }
-            (Awaiting::Cancel { nowait, id }, Reply::Cancelled) => {
-                if let Some(consumer) = self.forget_consumer(id)
-                    && !nowait
-                {
-                    let ok = Method::BasicCancelOk { consumer_tag: consumer.tag.as_bytes() };
-                    core.send(number, &ok);
+            (Awaiting::Cancel { nowait, id, tag }, Reply::Cancelled) => {
+                // The broker may have cancelled it meanwhile; the client is answered all the same.
+                if let Some(consumer) = self.forget_consumer(id) {
+                    self.announce_deleted(&consumer, session);
+                }
+                if !nowait {
+                    core.send(number, &Method::BasicCancelOk { consumer_tag: tag.as_bytes() });
                 }
             }
             _ => {}

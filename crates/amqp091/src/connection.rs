@@ -60,11 +60,13 @@ pub struct Connection {
     pub(crate) last_written: Instant,
     /// End of the handshake, of closing, of discarding.
     pub(crate) deadline: Option<Instant>,
+    /// Nothing more will be said.
+    pub(crate) falls_silent: bool,
     pub(crate) ending: Option<Ending>,
     pub(crate) closing_replies: usize,
     /// Why publishers must wait, while they must.
     pub(crate) blocked: Option<&'static str>,
-    /// The client has published since then: only that stops its input, so that consumers can make room.
+    /// The client has begun to publish since then: only that stops its input, so that consumers can make room.
     pub(crate) published_while_blocked: bool,
     pub(crate) blocked_sent: bool,
     /// The client's name for the connection.
@@ -83,6 +85,7 @@ impl Connection {
                 frame_max: Limits::FRAME_MAX_MIN,
                 capabilities: ClientCapabilities::default(),
                 rich_tables: true,
+                interceptors: limits.interceptors.clone(),
                 out: Output::default(),
                 call_pending: false,
                 next_consumer: 0,
@@ -91,6 +94,7 @@ impl Connection {
             },
             phase: Phase::Header,
             deadline: Some(now + limits.handshake_timeout),
+            falls_silent: false,
             limits,
             identity,
             channels: HashMap::default(),
@@ -149,6 +153,12 @@ impl Connection {
         self.phase == Phase::Done
     }
 
+    /// Whether this half of the socket can be closed once the output is written, while the client's half is still read.
+    #[must_use]
+    pub fn falls_silent(&self) -> bool {
+        self.falls_silent
+    }
+
     /// Takes input; returns how many bytes were used. The rest is to be given again, with more behind it.
     pub fn on_bytes(&mut self, now: Instant, input: &[u8], session: &mut impl Session) -> usize {
         // Input that is given again was not read again.
@@ -205,7 +215,8 @@ impl Connection {
             | Event::Settled { .. }
             | Event::Immediate { .. }
             | Event::Reply(..)
-            | Event::ConsumerCancelled(..) => self.channel_event(now, event, session),
+            | Event::ConsumerCancelled(..)
+            | Event::ConsumerTimedOut(..) => self.channel_event(now, event, session),
         }
     }
 
@@ -276,8 +287,9 @@ impl Connection {
         self.heartbeat.filter(|_| matches!(self.phase, Phase::Opening | Phase::Running | Phase::Closing))
     }
 
-    /// Notes a publish: while publishers must wait it is the client's last for now.
-    pub(crate) fn on_publish(&mut self) {
+    /// Notes a frame of content: while publishers must wait, nothing is read behind it, as in `rabbit_reader`. So a
+    /// message without a body still comes in, and others do not.
+    pub(crate) fn on_content(&mut self) {
         let Some(reason) = self.blocked else { return };
         self.published_while_blocked = true;
         if !self.blocked_sent && self.core.capabilities.connection_blocked && self.phase == Phase::Running {

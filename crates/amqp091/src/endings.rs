@@ -121,6 +121,13 @@ impl Connection {
         }
     }
 
+    /// The socket is gone: what is still open ends.
+    pub fn lost(&mut self, session: &mut impl Session) {
+        for (_, mut channel) in self.channels.drain() {
+            channel.release(session);
+        }
+    }
+
     pub(crate) fn finish_closing(&mut self, now: Instant) {
         match self.ending.take() {
             Some(Ending::ClientAsked) => {

@@ -6,6 +6,8 @@ use warren_amqp091_codec::{Dialect, table};
 use warren_types::session::{LoginRefused, Session};
 use warren_types::{AmqpError, FieldTable, FieldValue, erlang};
 
+use crate::interceptors::Interceptors;
+
 /// What the server offers and allows.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -19,6 +21,8 @@ pub struct Limits {
     pub message_len_max: u64,
     /// Time from accept to `connection.open`.
     pub handshake_timeout: Duration,
+    /// What is added to messages that come in.
+    pub interceptors: Interceptors,
 }
 
 impl Limits {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use warren_amqp091_codec::{ContentHeader, DecodeError, Dialect, Method, frame};
-use warren_types::session::{Event, LoginRefused, Session};
+use warren_types::session::{Announcement, Event, LoginRefused, Session};
 use warren_types::{AmqpError, ChannelId, ReplyCode, erlang};
 
 use crate::channel::Channel;
@@ -14,6 +14,9 @@ use crate::handshake::{self, ClientCapabilities, Limits, Tuned};
 
 /// Bytes of a broken frame that are shown.
 const SNIPPET_LEN: usize = 16;
+
+/// Time for a client whose protocol header was refused to take the answer and leave.
+const REFUSED_CLOSE_DELAY: Duration = Duration::from_secs(3);
 
 /// A body frame whose payload has not all arrived.
 #[derive(Debug)]
@@ -54,7 +57,10 @@ impl Connection {
             [0x16, 0x03, _, _, _, 0x01, ..] => "bad protocol header: a TLS client hello".to_owned(),
             other => format!("bad protocol header: {}", erlang::binary(other)),
         });
-        self.discard(now, Duration::from_secs(1));
+        // RabbitMQ closes the socket at once. So does the half that is written here; closing both while the client is
+        // still sending could cost it the answer.
+        self.falls_silent = true;
+        self.discard(now, REFUSED_CLOSE_DELAY);
         input.len()
     }
 
@@ -176,6 +182,11 @@ impl Connection {
                     .get("connection_name")
                     .and_then(|name| name.as_long_string())
                     .map(|name| String::from_utf8_lossy(name).into_owned());
+                let (major, minor) = self.core.dialect.version();
+                // RabbitMQ takes 0-9 for 0-9-1.
+                let protocol = (major, minor, u8::from(self.core.dialect != Dialect::Amqp08));
+                let client_properties = &client_properties;
+                session.announce(Announcement::Introduced { mechanism, protocol, client_properties });
                 self.start_ok(mechanism, response, session)
             }
             (Phase::Tuning, Method::ConnectionTuneOk { channel_max, frame_max, heartbeat }) => {
@@ -183,6 +194,11 @@ impl Connection {
             }
             (Phase::Opening, Method::ConnectionOpen { virtual_host, .. }) => {
                 session.open(virtual_host)?;
+                session.announce(Announcement::Opened {
+                    heartbeat_s: self.heartbeat.map_or(0, |interval| interval.as_secs() as u16),
+                    frame_max: self.core.frame_max,
+                    channel_max: self.limits.channel_max,
+                });
                 self.core.send(0, &Method::ConnectionOpenOk { known_hosts: b"" });
                 self.phase = Phase::Running;
                 self.deadline = None;
@@ -194,6 +210,7 @@ impl Connection {
             }
             (Phase::Running, Method::ConnectionUpdateSecret { new_secret, .. }) => {
                 session.update_secret(new_secret)?;
+                self.channels.values().for_each(|channel| channel.recheck_consumers(session));
                 self.core.send(0, &Method::ConnectionUpdateSecretOk {});
                 Ok(())
             }
@@ -259,16 +276,18 @@ impl Connection {
     ) -> usize {
         if head.kind == frame::HEADER {
             self.content_header(now, head.channel, payload, session);
+            self.on_content();
             return 0;
         }
+        // While publishers must wait, content is taken frame by frame: input rests behind the first.
+        let behind = if self.blocked.is_some() { &[] } else { behind };
         if let Some(channel) = self.channels.get_mut(&head.channel)
             && let Some(used) = channel.publish_again(payload, behind, &mut self.core, session)
         {
-            self.on_publish();
             return used;
         }
         let closing = self.channels.get(&head.channel).is_some_and(|channel| channel.is_closing());
-        let (method, id) = match Method::decode(self.core.dialect, payload) {
+        let (method, mut id) = match Method::decode(self.core.dialect, payload) {
             Ok(method) => {
                 let id = method.id(self.core.dialect);
                 (method, id)
@@ -280,7 +299,6 @@ impl Connection {
                 return 0;
             }
         };
-        let (mut id, publishes) = (id, matches!(method, Method::BasicPublish { .. }));
         let result = match (self.channels.get_mut(&head.channel), &method) {
             (Some(channel), _) if channel.is_closing() => {
                 self.method_while_closing(head.channel, &method);
@@ -303,20 +321,17 @@ impl Connection {
             (Some(channel), _) => channel.on_method(method, &mut self.core, session).map(|()| 0),
             (None, Method::ChannelOpen { .. }) => {
                 id = NO_METHOD;
-                self.open_channel(head.channel).map(|()| 0)
+                self.open_channel(head.channel, session).map(|()| 0)
             }
             (None, _) => Err(AmqpError::channel_error("expected 'channel.open'")),
         };
-        if publishes {
-            self.on_publish();
-        }
         result.unwrap_or_else(|error| {
             self.fail(now, head.channel, error, id, session);
             0
         })
     }
 
-    fn open_channel(&mut self, number: u16) -> Result<(), AmqpError> {
+    fn open_channel(&mut self, number: u16, session: &mut impl Session) -> Result<(), AmqpError> {
         let max = self.limits.channel_max;
         if max != 0 && self.channels.len() >= usize::from(max) {
             return Err(AmqpError::not_allowed(format!(
@@ -327,6 +342,7 @@ impl Connection {
         self.next_incarnation += 1;
         let id = ChannelId { number, incarnation: self.next_incarnation };
         self.channels.insert(number, Box::new(Channel::new(id)));
+        session.announce(Announcement::ChannelOpened(id));
         self.core.send(number, &Method::ChannelOpenOk { channel_id: b"" });
         Ok(())
     }
@@ -426,6 +442,7 @@ impl Connection {
         if let Err(error) = result {
             self.fail(now, body.channel, error, CONTENT_METHOD, session);
         }
+        self.on_content();
         1
     }
 
@@ -433,6 +450,7 @@ impl Connection {
         let id = match &event {
             Event::Deliver(delivery) => delivery.channel,
             Event::DirectReply(id, _) | Event::Reply(id, _) | Event::ConsumerCancelled(id, _) => *id,
+            Event::ConsumerTimedOut(id, ..) => *id,
             Event::Settled { channel, .. } | Event::Immediate { channel, .. } => *channel,
             Event::Blocked(_) | Event::Unblocked | Event::Close(_) => return,
         };

@@ -18,6 +18,7 @@ mod content;
 mod endings;
 mod handshake;
 mod input;
+mod interceptors;
 mod output;
 mod properties;
 mod publish;
@@ -27,4 +28,5 @@ mod transaction;
 
 pub use connection::{Connection, Phase};
 pub use handshake::{Limits, ServerIdentity};
+pub use interceptors::{Existing, Interceptors};
 pub use output::Output;

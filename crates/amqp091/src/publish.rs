@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use warren_amqp091_codec::{Dialect, Method, Properties, frame};
-use warren_types::session::{Route, RouteRequest, Session, Tracking};
-use warren_types::{AmqpError, Message, MessageParts, ReplyCode};
+use warren_types::session::{Route, RouteRequest, Session, TracedPublish, Tracking};
+use warren_types::{AmqpError, FieldTable, Marks, Message, MessageParts, ReplyCode};
 
 use crate::channel::{Channel, MethodResult, Mode};
 use crate::content::{Incoming, PublishArgs};
@@ -178,24 +178,22 @@ impl Channel {
         let properties = Properties::parse(raw)
             .map_err(|error| AmqpError::frame_error(format!("cannot decode content header: {error}")))?;
         core.note_tables(&properties);
-        let extra = ExtraKeys::of(&properties)?;
+        let extra = self.extra_keys(args, &properties, session)?;
         let extra_keys: Vec<&[u8]> = extra.keys.iter().map(Vec::as_slice).collect();
         let (route, generation) = session.route(&RouteRequest {
             exchange: args.exchange,
             routing_key: args.routing_key,
             extra_keys: &extra_keys,
-            headers: &|| properties.headers().unwrap_or_default(),
+            content: &properties,
             user_id: properties.user_id(),
             expiration: properties.expiration(),
         })?;
-        let reply_address = match (wants_direct_replies(&properties), &self.direct_replies) {
-            (false, _) => None,
-            (true, Some(replies)) => Some(replies.address.as_bytes()),
-            (true, None) => {
-                return Err(AmqpError::precondition_failed("fast reply consumer does not exist"));
-            }
-        };
-        let changed = rewritten(&properties, &extra, reply_address);
+        let replies = self.direct_replies.as_ref().filter(|_| wants_direct_replies(&properties));
+        let reply_address = replies.map(|replies| replies.address.as_bytes());
+        let interceptors = &core.interceptors;
+        let changed =
+            rewritten(&properties, &extra, reply_address, interceptors, &|| session.system_time_ms());
+        let blind_keys = extra.blind();
         let parts = MessageParts {
             exchange: args.exchange,
             routing_key: args.routing_key,
@@ -203,9 +201,12 @@ impl Channel {
             persistent: properties.delivery_mode() == Some(PERSISTENT),
             priority: properties.priority().unwrap_or_default(),
             expiration_ms: properties.expiration().and_then(milliseconds),
+            marks: Marks::default(),
+            blind_keys: &blind_keys,
         };
         let in_transaction = matches!(self.mode, Mode::Transaction(_));
-        if route.is_empty() && !args.mandatory && !args.immediate && !in_transaction {
+        let is_traced = session.is_traced();
+        if route.leads_nowhere() && !args.mandatory && !args.immediate && !in_transaction && !is_traced {
             if matches!(self.mode, Mode::Confirm) {
                 self.confirms.publish(0);
                 core.confirms(self.id.number);
@@ -233,12 +234,47 @@ impl Channel {
                 core.head.message_with(body)
             }
         };
+        if is_traced {
+            let routing_keys = [&[args.routing_key], &extra_keys[..]].concat();
+            let (channel, routing_keys) = (self.id, &routing_keys[..]);
+            session.trace_publish(&TracedPublish { channel, routing_keys, route: &route, message: &message });
+        }
         let returns = args.mandatory || args.immediate;
         if let Mode::Transaction(transaction) = &mut self.mode {
             return transaction.publish(HeldPublish { route, message, mandatory: returns });
         }
         self.hand_over(&route, message, Wish { returns, immediate: args.immediate }, core, session);
         Ok(())
+    }
+
+    /// The extra routing keys of a message. If they are malformed, or if it wants direct replies that nobody waits for,
+    /// what else is wrong may come first (`rabbit_channel:handle_method/3`).
+    fn extra_keys(
+        &self,
+        args: &PublishArgs<'_>,
+        properties: &Properties<'_>,
+        session: &mut impl Session,
+    ) -> Result<ExtraKeys, AmqpError> {
+        let keys = ExtraKeys::of(properties);
+        let lacks_replies = wants_direct_replies(properties) && self.direct_replies.is_none();
+        if keys.is_ok() && !lacks_replies {
+            return keys;
+        }
+        let mut request = RouteRequest {
+            exchange: args.exchange,
+            routing_key: args.routing_key,
+            extra_keys: &[],
+            content: &FieldTable::new,
+            user_id: None,
+            expiration: None,
+        };
+        session.route(&request)?;
+        if lacks_replies {
+            return Err(AmqpError::precondition_failed("fast reply consumer does not exist"));
+        }
+        request.expiration = properties.expiration();
+        session.route(&request)?;
+        keys
     }
 
     fn hand_over(
@@ -249,10 +285,8 @@ impl Channel {
         core: &mut Core,
         session: &mut impl Session,
     ) {
-        let queues = match route {
-            Route::Queues(queues) => queues.len(),
-            Route::DirectReply(..) => 0,
-        };
+        // Nobody confirms a direct reply.
+        let queues = route.queues();
         if route.is_empty() && wish.returns {
             self.send_return(ReplyCode::NO_ROUTE, &message, core);
         }
@@ -268,7 +302,7 @@ impl Channel {
         } else {
             Tracking::None
         };
-        if !route.is_empty() {
+        if !route.leads_nowhere() {
             session.submit(self.id, route, message, tracking);
         }
     }

@@ -6,6 +6,7 @@ use warren_amqp091_codec::{Dialect, Method, Properties};
 use warren_types::{Message, MessageHead, ShortString};
 
 use crate::handshake::ClientCapabilities;
+use crate::interceptors::Interceptors;
 use crate::output::Output;
 use crate::properties::{is_plain, plain};
 
@@ -18,6 +19,8 @@ pub(crate) struct Core {
     pub capabilities: ClientCapabilities,
     /// The client understands tables with values of all types.
     pub rich_tables: bool,
+    /// What is added to messages that come in.
+    pub interceptors: Interceptors,
     pub out: Output,
     /// A call waits for its reply: input rests.
     pub call_pending: bool,

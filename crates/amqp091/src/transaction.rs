@@ -64,18 +64,14 @@ impl Channel {
         let Mode::Transaction(transaction) = &mut self.mode else { return Err(not_transactional()) };
         let Transaction { publishes, settles, .. } = std::mem::take(&mut **transaction);
         for held in publishes {
-            if held.route.is_empty() {
-                if held.mandatory {
-                    self.send_return(ReplyCode::NO_ROUTE, &held.message, core);
-                }
+            if held.route.is_empty() && held.mandatory {
+                self.send_return(ReplyCode::NO_ROUTE, &held.message, core);
+            }
+            if held.route.leads_nowhere() {
                 continue;
             }
-            let queues = match &held.route {
-                Route::Queues(queues) => queues.len(),
-                // Nobody confirms a direct reply.
-                Route::DirectReply(..) => 0,
-            };
-            let number = self.confirms.publish(queues);
+            // Nobody confirms a direct reply.
+            let number = self.confirms.publish(held.route.queues());
             session.submit(self.id, &held.route, held.message, Tracking::Confirm(number));
         }
         for (settle, held) in settles {

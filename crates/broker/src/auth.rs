@@ -227,6 +227,11 @@ impl Permissions {
         })
     }
 
+    /// No permission for anything.
+    pub(crate) fn none() -> Self {
+        Self::new("", "", "").expect("an empty pattern is a regular expression")
+    }
+
     /// The patterns for configuring, writing and reading, as they were given.
     #[must_use]
     pub fn patterns(&self) -> [&str; 3] {

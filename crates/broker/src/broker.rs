@@ -1,10 +1,13 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use warren_store::{Gone, Install, Journal, Lsn, Recovered, RecoveredQueue, Shards, Snapshot, Store, Turn};
 use warren_types::session::Event;
-use warren_types::{AmqpError, QueueId};
+use warren_types::{AmqpError, ConnectionId, QueueId};
 
 use crate::admin::check_names;
 use crate::alarm::MemoryAlarm;
@@ -13,11 +16,15 @@ use crate::changes::Changes;
 use crate::clock::{Clock, Reading};
 use crate::direct_reply::DirectReplies;
 use crate::directory::Directory;
+use crate::events::{EVENT_EXCHANGE, Events};
+use crate::log_exchange::{LOG_EXCHANGE, LogExchange};
 use crate::metadata::{RestoreError, Row};
+use crate::place::Place;
 use crate::ports::{Alarm, Port, Ports};
+use crate::queue_type::QueueType;
 use crate::restore;
 use crate::shard::{Parts, QueueIds, Shard, ShardCommand, ShardHandle, StoreCommand};
-use crate::vhost::Vhost;
+use crate::system_exchange::SystemExchange;
 
 /// What a broker is started with.
 #[derive(Debug, Clone)]
@@ -40,20 +47,35 @@ pub struct Settings {
     pub loopback_users: Vec<String>,
     /// The user that clients without credentials act as; none refuses them.
     pub anonymous_user: Option<String>,
+    /// The type of queues that are declared without one, and can be of it.
+    pub default_queue_type: Option<QueueType>,
+    /// The node's name, as events and traces tell it.
+    pub node: String,
+    /// The virtual host that has the event exchange, created if it is missing; none for no events.
+    pub event_exchange: Option<String>,
+    /// Whether the default virtual host has the log exchange.
+    pub log_exchange: bool,
 }
 
 /// The broker of one node.
 #[derive(Debug)]
 pub struct Broker {
-    clock: Clock,
-    store: Arc<Store>,
+    pub(crate) clock: Clock,
+    pub(crate) store: Arc<Store>,
+    pub(crate) alarm: Arc<MemoryAlarm>,
+    pub(crate) disk_limit: Arc<DiskLimit>,
     pub(crate) shards: Vec<Arc<ShardHandle>>,
     pub(crate) ports: Arc<Ports>,
     pub(crate) direct_replies: DirectReplies,
     pub(crate) queue_ids: QueueIds,
+    pub(crate) default_queue_type: Option<QueueType>,
     pub(crate) anonymous_user: Option<String>,
     pub(crate) loopback_users: LoopbackUsers,
     pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) events: Arc<Events>,
+    /// Where tasks run that calls from anywhere leave behind.
+    pub(crate) runtime: Handle,
+    log_exchange: Option<LogExchange>,
     directory: RwLock<Directory>,
 }
 
@@ -81,21 +103,36 @@ impl Broker {
         let stored: Vec<_> = std::mem::take(&mut recovered.metadata).into_iter().collect();
         let is_first_start = stored.is_empty();
         let shards: Vec<_> = (0..settings.shards.max(1)).map(|_| Arc::new(ShardHandle::new())).collect();
-        let (mut restored, mut changes) = restore::restore(stored, &journal, &shards)?;
+        let event_exchange =
+            settings.event_exchange.as_ref().map(|vhost| SystemExchange::new(vhost, EVENT_EXCHANGE));
+        let log_exchange =
+            settings.log_exchange.then(|| SystemExchange::new(&settings.default_vhost, LOG_EXCHANGE));
+        let system_exchanges: Vec<_> =
+            [&event_exchange, &log_exchange].into_iter().flatten().cloned().collect();
+        let (mut restored, mut changes) =
+            restore::restore(stored, &journal, &shards, system_exchanges.clone())?;
         if is_first_start {
             add_defaults(&mut restored.directory, &settings, &journal, &mut changes)?;
         }
+        add_event_vhost(&mut restored.directory, &settings, &journal, &mut changes)?;
         let (queue_ids, clock) = restored.begin(&mut changes);
         let mut directory = restored.directory;
         changes.record(&*journal, &mut directory.recorded);
         drop_orphans(&mut recovered.queues, &directory, &shards);
         let ports = Arc::new(Ports::default());
+        let node: Arc<str> = Arc::from(settings.node);
+        let events = Arc::new(Events::new(event_exchange, Arc::clone(&node)));
+        let alarm = Arc::new(MemoryAlarm::new(settings.memory_limit));
+        let disk_limit = Arc::new(DiskLimit::new(settings.disk_free_limit));
         let parts = Parts {
             shards: shards.clone(),
-            alarm: Arc::new(MemoryAlarm::new(settings.memory_limit)),
+            alarm: Arc::clone(&alarm),
             ports: Arc::clone(&ports),
             store: Arc::clone(&store),
             recovered: Arc::new(Mutex::new(recovered.queues)),
+            recovered_keys: Arc::new(Mutex::new(restored.keys)),
+            journal: Arc::clone(&journal),
+            events: Arc::clone(&events),
         };
         for index in 0..shards.len() {
             let shard = Shard::new(index, parts.clone(), clock.clone());
@@ -105,21 +142,38 @@ impl Broker {
         store
             .start_checkpoints(StoredQueues(shards.clone()))
             .map_err(|error| RestoreError::new("store", format!("there can be no more threads: {error}")))?;
-        tokio::spawn(watch_disk(Arc::clone(&store), Arc::clone(&ports), settings.disk_free_limit));
+        let watched = (Arc::clone(&store), Arc::clone(&ports), Arc::clone(&events));
+        tokio::spawn(watch_disk(watched, Arc::clone(&disk_limit)));
         let kept = Arc::clone(&journal);
         tokio::spawn(clock.clone().watch(move |reading| keep_reading(&*kept, reading)));
-        Ok(Arc::new(Self {
+        let broker = Arc::new(Self {
             clock,
             store,
+            alarm,
+            disk_limit,
             shards,
             ports,
             direct_replies: DirectReplies::default(),
             queue_ids,
+            default_queue_type: settings.default_queue_type,
             anonymous_user: settings.anonymous_user,
             loopback_users: LoopbackUsers(settings.loopback_users),
             journal,
+            events,
+            runtime: Handle::current(),
+            log_exchange: log_exchange.map(|exchange| LogExchange::new(exchange, node)),
             directory: RwLock::new(directory),
-        }))
+        });
+        for exchange in system_exchanges {
+            tokio::spawn(exchange.run(Arc::downgrade(&broker)));
+        }
+        Ok(broker)
+    }
+
+    /// The log exchange, if the broker was started with one.
+    #[must_use]
+    pub fn log_exchange(&self) -> Option<&LogExchange> {
+        self.log_exchange.as_ref()
     }
 
     /// Makes everything durable, and notes what was never delivered. The connections must be gone, and the broker must
@@ -161,7 +215,7 @@ impl Broker {
         self.directory().users.get(name).cloned()
     }
 
-    /// Lets a connection into a virtual host.
+    /// Lets a connection, whose port is given, into a virtual host.
     ///
     /// # Errors
     /// 530 if it does not exist or the user has no access.
@@ -169,8 +223,8 @@ impl Broker {
         &self,
         user: &Arc<User>,
         vhost: &str,
-        port: &Port,
-    ) -> Result<(Arc<Vhost>, Arc<Permissions>), AmqpError> {
+        (connection, port): (ConnectionId, &Port),
+    ) -> Result<Place, AmqpError> {
         let directory = self.directory();
         let found = (directory.vhosts.get(vhost))
             .ok_or_else(|| AmqpError::not_allowed(format!("vhost {vhost} not found")))?;
@@ -180,7 +234,14 @@ impl Broker {
         })?;
         // Under the same lock, so that whoever deletes either of them finds the connection. It opens only once.
         port.opened.get_or_init(|| (Arc::clone(found), Arc::clone(user)));
-        Ok((Arc::clone(found), Arc::clone(permissions)))
+        Ok(Place {
+            vhost: Arc::clone(found),
+            permissions: Arc::clone(permissions),
+            permissions_version: found.permissions_version(),
+            user: Arc::clone(user),
+            connection,
+            events: Arc::clone(&self.events),
+        })
     }
 }
 
@@ -208,15 +269,30 @@ fn add_defaults(
     Ok(())
 }
 
+/// The virtual host of the event exchange need not be the default one (`rabbit_exchange_type_event:ensure_vhost_exists/1`).
+fn add_event_vhost(
+    directory: &mut Directory,
+    settings: &Settings,
+    journal: &Arc<dyn Journal>,
+    changes: &mut Changes,
+) -> Result<(), RestoreError> {
+    let Some(vhost) = &settings.event_exchange else { return Ok(()) };
+    if directory.vhosts.contains_key(vhost) {
+        return Ok(());
+    }
+    check_names(&[vhost])
+        .map_err(|error| RestoreError::new("virtual host of the event exchange", error.to_string()))?;
+    directory.add_vhost(vhost, journal, changes);
+    Ok(())
+}
+
 /// Forgets what is stored of queues that are not defined any more.
 fn drop_orphans(
     queues: &mut HashMap<QueueId, RecoveredQueue>,
     directory: &Directory,
     shards: &[Arc<ShardHandle>],
 ) {
-    let known: HashSet<QueueId> = (directory.vhosts.values())
-        .flat_map(|vhost| vhost.read().queues.values().map(|entry| entry.queue.id).collect::<Vec<_>>())
-        .collect();
+    let known = directory.queue_ids();
     let orphans: Vec<QueueId> = queues.keys().copied().filter(|id| !known.contains(id)).collect();
     let mut gone = Gone::default();
     for orphan in orphans.iter().filter_map(|id| queues.remove(id)) {
@@ -256,6 +332,30 @@ impl Shards for StoredQueues {
     }
 }
 
+/// Free disk space below which publishers wait.
+#[derive(Debug)]
+pub(crate) struct DiskLimit {
+    bytes: AtomicU64,
+    changed: Notify,
+}
+
+impl DiskLimit {
+    fn new(bytes: u64) -> Self {
+        Self { bytes: AtomicU64::new(bytes), changed: Notify::new() }
+    }
+
+    /// In bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Sets the limit, and has the disk looked at.
+    pub(crate) fn set(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+}
+
 /// How often the free space is looked at, as RabbitMQ does at most.
 const DISK_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -263,16 +363,22 @@ const DISK_INTERVAL: Duration = Duration::from_secs(10);
 const DISK_INTERVAL_LOW: Duration = Duration::from_millis(200);
 
 /// Raises and clears the disk alarm (features.md B2).
-async fn watch_disk(store: Arc<Store>, ports: Arc<Ports>, limit: u64) {
+async fn watch_disk((store, ports, events): (Arc<Store>, Arc<Ports>, Arc<Events>), limit: Arc<DiskLimit>) {
     loop {
+        let changed = limit.changed.notified();
+        let limit = limit.bytes.load(Ordering::Relaxed);
         let free = store.free_bytes();
         if let Err(error) = &free {
             tracing::warn!("cannot tell the free disk space: {error}");
         }
         let free = free.unwrap_or(u64::MAX);
-        ports.tell_alarm(Alarm::Disk, free < limit);
+        if ports.tell_alarm(Alarm::Disk, free < limit) {
+            events.alarm(Alarm::Disk, free < limit);
+        }
         let is_low = free / 4 < limit;
-        tokio::time::sleep(if is_low { DISK_INTERVAL_LOW } else { DISK_INTERVAL }).await;
+        let interval = if is_low { DISK_INTERVAL_LOW } else { DISK_INTERVAL };
+        // Either way it is looked again.
+        let _changed = tokio::time::timeout(interval, changed).await;
     }
 }
 

@@ -2,14 +2,22 @@
 //!
 //! Properties are kept in the encoding of AMQP 0-9-1, so this is the one place beside that protocol's own crate
 //! that reads and writes it.
+//!
+//! The headers are also the record from which cycles are seen and deaths counted, but only if this broker wrote them:
+//! what a client sends, be it its own or what it once got, counts for nothing and is overwritten (`mc:record_death/3`
+//! keeps annotations that no client sees). Whose they are is a mark on the message.
 
-use warren_amqp091_codec::{Dialect, OwnedProperties, Properties};
+use warren_amqp091_codec::{OwnedProperties, Properties};
 use warren_queue::{DeadLetterTarget, DeathReason};
-use warren_types::{FieldTable, FieldValue, Message, MessageHead, MessageParts, QueueRef, ShortString};
+use warren_types::{FieldTable, FieldValue, Marks, Message, QueueRef, ShortString};
 
+use crate::reroute::{self, Sent, routing_keys};
 use crate::vhost::Vhost;
 
 const DEATHS: &str = "x-death";
+
+/// What the headers of the first and the last death tell.
+const ASPECTS: [&str; 3] = ["reason", "queue", "exchange"];
 
 /// A message that died in a queue.
 #[derive(Debug)]
@@ -28,64 +36,37 @@ impl DeadLetter {
         let properties = Properties::parse(self.message.properties()).ok()?;
         let mut owned: OwnedProperties = properties.to_owned();
         let mut headers = owned.headers.take().unwrap_or_default();
-        let original_keys = self.original_keys(&headers);
-        self.record_death(&mut headers, owned.expiration.take(), &original_keys, now_ms);
-        let keys = match &self.target.routing_key {
-            Some(key) => {
-                headers.0.retain(|(name, _)| *name != *"CC");
-                vec![key.as_bytes().to_vec()]
-            }
-            None => original_keys,
-        };
-        let borrowed: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-        let mut queues = Vec::new();
-        {
-            let tables = vhost.read();
-            let exchange = self.target.exchange.as_bytes();
-            tables.router.route(exchange, &borrowed, &mut || headers.clone(), &mut queues)?;
-            if self.reason != DeathReason::Rejected {
-                let cycling = cycling_queues(deaths(&headers));
-                let cycling: Vec<_> =
-                    (cycling.filter_map(|name| tables.queues.get(name))).map(|entry| entry.queue).collect();
-                queues.retain(|queue| !cycling.contains(queue));
-            }
+        let original_keys = routing_keys(&self.message, &headers);
+        if !self.message.marks().deaths {
+            forget_deaths(&mut headers);
         }
+        owned.expiration = None;
+        self.record_death(&mut headers, &original_keys, now_ms);
         owned.headers = Some(headers);
-        let mut encoded = Vec::new();
-        owned.encode(Dialect::Amqp091, &mut encoded);
-        let parts = MessageParts {
-            exchange: self.target.exchange.as_bytes(),
-            routing_key: keys.first().map_or(&[], Vec::as_slice),
-            properties: &encoded,
-            persistent: self.message.is_persistent(),
-            priority: self.message.priority(),
-            expiration_ms: None,
+        let exchange = self.target.exchange.as_bytes();
+        let (routing_key, key_only, blind_keys) = match &self.target.routing_key {
+            Some(key) => (key.as_bytes(), true, &[][..]),
+            None => (self.message.routing_key(), self.message.marks().key_only, self.message.blind_keys()),
         };
-        let message = match self.message.large_body() {
-            Some(body) => MessageHead::of(&parts).message_with(body.clone()),
-            None => Message::new(&parts, self.message.small_body()),
-        };
-        Some((message, queues))
-    }
-
-    /// The routing key and those in the header `CC`.
-    fn original_keys(&self, headers: &FieldTable) -> Vec<Vec<u8>> {
-        let mut keys = vec![self.message.routing_key().to_vec()];
-        if let Some(FieldValue::Array(copies)) = headers.get("CC") {
-            keys.extend(copies.iter().filter_map(|key| key.as_long_string().map(<[u8]>::to_vec)));
+        let marks = Marks { deaths: true, key_only };
+        let sent = Sent { exchange, routing_key, expiration_ms: None, marks, blind_keys };
+        let message = reroute::rewritten(&self.message, &owned, &sent);
+        let mut queues = Vec::new();
+        let tables = vhost.read();
+        reroute::route(&tables, exchange, &message, &mut queues)?;
+        if self.reason != DeathReason::Rejected {
+            let cycling = cycling_queues(owned.headers.as_ref().map_or(&[], deaths));
+            let cycling: Vec<_> =
+                cycling.filter_map(|name| tables.queues.get(name)).map(|entry| entry.queue).collect();
+            queues.retain(|queue| !cycling.contains(queue));
         }
-        keys
+        drop(tables);
+        Some((message, queues))
     }
 
     /// Updates `x-death`, newest first, and the headers of the first and the last death
     /// (`mc:record_death/3`).
-    fn record_death(
-        &self,
-        headers: &mut FieldTable,
-        expiration: Option<Vec<u8>>,
-        keys: &[Vec<u8>],
-        now_ms: u64,
-    ) {
+    fn record_death(&self, headers: &mut FieldTable, keys: &[Vec<u8>], now_ms: u64) {
         let queue = FieldValue::LongString(self.queue.as_bytes().to_vec());
         let reason = FieldValue::string(self.reason.name());
         let exchange = FieldValue::LongString(self.message.exchange().to_vec());
@@ -107,8 +88,8 @@ impl DeadLetter {
                 death.insert("time", FieldValue::Timestamp(now_ms / 1000));
                 death.insert("exchange", exchange.clone());
                 death.insert("routing-keys", FieldValue::Array(keys));
-                if let Some(expiration) = expiration {
-                    death.insert("original-expiration", FieldValue::LongString(expiration));
+                if let Some(expiration_ms) = self.message.expiration_ms() {
+                    death.insert("original-expiration", FieldValue::string(&expiration_ms.to_string()));
                 }
                 FieldValue::Table(death)
             }
@@ -120,13 +101,56 @@ impl DeadLetter {
         }
         deaths.insert(0, death);
         set(headers, DEATHS, FieldValue::Array(deaths));
-        for (name, value) in [("reason", reason), ("queue", queue), ("exchange", exchange)] {
+        for (name, value) in ASPECTS.into_iter().zip([reason, queue, exchange]) {
             let first = format!("x-first-death-{name}");
             if headers.get(&first).is_none() {
                 headers.insert(&first, value.clone());
             }
             set(headers, &format!("x-last-death-{name}"), value);
         }
+    }
+}
+
+/// Removes all headers about deaths.
+pub(crate) fn forget_deaths(headers: &mut FieldTable) {
+    let names = ASPECTS.map(|aspect| [format!("x-first-death-{aspect}"), format!("x-last-death-{aspect}")]);
+    headers.0.retain(|(name, _)| *name != *DEATHS && !names.iter().flatten().any(|gone| *name == **gone));
+}
+
+/// Where a message was before it died for the first time.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct FirstDeath {
+    pub queue: Vec<u8>,
+    /// Where it had come from, and with which key, if that is known.
+    pub exchange: Option<Vec<u8>>,
+    pub routing_key: Option<Vec<u8>>,
+}
+
+impl FirstDeath {
+    /// What the headers tell of it; none if the message did not die.
+    pub(crate) fn of(headers: &FieldTable) -> Option<Self> {
+        let text = |name: &str| headers.get(name).and_then(FieldValue::as_long_string);
+        let queue = text("x-first-death-queue")?;
+        let reason = text("x-first-death-reason");
+        let is_first = |death: &&FieldTable| {
+            let field = |name| death.get(name).and_then(FieldValue::as_long_string);
+            field("queue") == Some(queue) && (reason.is_none() || field("reason") == reason)
+        };
+        let deaths = deaths(headers).iter().filter_map(|death| match death {
+            FieldValue::Table(death) => Some(death),
+            _ => None,
+        });
+        let first = deaths.rev().find(is_first);
+        let exchange = first.and_then(|death| death.get("exchange")?.as_long_string());
+        let routing_key = first.and_then(|death| match death.get("routing-keys")? {
+            FieldValue::Array(keys) => keys.first()?.as_long_string(),
+            _ => None,
+        });
+        Some(Self {
+            queue: queue.to_vec(),
+            exchange: exchange.map(<[u8]>::to_vec),
+            routing_key: routing_key.map(<[u8]>::to_vec),
+        })
     }
 }
 
@@ -162,31 +186,54 @@ fn cycling_queues(deaths: &[FieldValue]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use std::sync::Arc;
 
+    use warren_amqp091_codec::Dialect;
     use warren_testkit::MemoryJournal;
+    use warren_types::MessageParts;
 
     use super::*;
 
-    fn letter(properties: &OwnedProperties, reason: DeathReason, queue: &'static str) -> DeadLetter {
+    /// A message as a client publishes it.
+    fn published(properties: &OwnedProperties) -> Message {
         let mut encoded = Vec::new();
         properties.encode(Dialect::Amqp091, &mut encoded);
-        let parts = MessageParts { routing_key: b"key", properties: &encoded, ..MessageParts::default() };
-        let message = Message::new(&parts, b"body");
-        let target = DeadLetterTarget { exchange: "".into(), routing_key: None };
-        DeadLetter { message, reason, target, queue: queue.into() }
+        let expiration = properties.expiration.as_deref().map(String::from_utf8_lossy);
+        let parts = MessageParts {
+            routing_key: b"key",
+            properties: &encoded,
+            expiration_ms: expiration.map(|ms| ms.parse().expect("a number")),
+            ..MessageParts::default()
+        };
+        Message::new(&parts, b"body")
     }
 
-    fn die(properties: &OwnedProperties, reason: DeathReason, queue: &'static str) -> OwnedProperties {
+    fn die_with(key: Option<&str>, message: Message, reason: DeathReason, queue: &str) -> Message {
         let vhost = Vhost::new("/", Arc::new(MemoryJournal::durable()));
-        let (message, queues) =
-            letter(properties, reason, queue).route(&vhost, 5_000).expect("there is a default exchange");
+        let target = DeadLetterTarget {
+            exchange: "".into(),
+            routing_key: key.map(|key| ShortString::truncated(key.as_bytes())),
+        };
+        let letter = DeadLetter { message, reason, target, queue: ShortString::truncated(queue.as_bytes()) };
+        let (message, queues) = letter.route(&vhost, 5_000).expect("there is a default exchange");
         assert!(queues.is_empty());
         assert_eq!(message.body(), b"body");
+        message
+    }
+
+    fn die(message: Message, reason: DeathReason, queue: &str) -> Message {
+        die_with(None, message, reason, queue)
+    }
+
+    fn properties(message: &Message) -> OwnedProperties {
         Properties::parse(message.properties()).expect("they were just written").to_owned()
     }
 
+    fn headers(message: &Message) -> FieldTable {
+        properties(message).headers.expect("there are headers")
+    }
+
     /// `queue reason count` of each death, newest first.
-    fn summary(properties: &OwnedProperties) -> Vec<String> {
-        let headers = properties.headers.as_ref().expect("there are headers");
+    fn summary(message: &Message) -> Vec<String> {
+        let headers = headers(message);
         let field = |death: &FieldTable, name| {
             String::from_utf8_lossy(death.get(name).and_then(FieldValue::as_long_string).unwrap_or_default())
                 .into_owned()
@@ -200,17 +247,17 @@ mod tests {
             ),
             _ => String::new(),
         };
-        deaths(headers).iter().map(one).collect()
+        deaths(&headers).iter().map(one).collect()
     }
 
     #[test]
     fn deaths_are_counted_newest_first() {
-        let first = die(&OwnedProperties::default(), DeathReason::Rejected, "a");
-        let second = die(&first, DeathReason::Expired, "b");
+        let first = die(published(&OwnedProperties::default()), DeathReason::Rejected, "a");
+        let second = die(first, DeathReason::Expired, "b");
         assert_eq!(summary(&second), ["b expired 1", "a rejected 1"]);
-        let third = die(&second, DeathReason::Rejected, "a");
+        let third = die(second, DeathReason::Rejected, "a");
         assert_eq!(summary(&third), ["a rejected 2", "b expired 1"]);
-        let headers = third.headers.expect("there are headers");
+        let headers = headers(&third);
         assert_eq!(headers.get("x-first-death-queue"), Some(&FieldValue::string("a")));
         assert_eq!(headers.get("x-last-death-queue"), Some(&FieldValue::string("a")));
     }
@@ -218,12 +265,54 @@ mod tests {
     #[test]
     fn the_expiration_moves_into_the_record() {
         let properties = OwnedProperties { expiration: Some(b"10".to_vec()), ..OwnedProperties::default() };
-        let dead = die(&properties, DeathReason::Expired, "a");
-        assert_eq!(dead.expiration, None);
-        let Some(FieldValue::Table(death)) = dead.headers.as_ref().and_then(|h| deaths(h).first()) else {
-            panic!("no record of the death");
-        };
+        let dead = die(published(&properties), DeathReason::Expired, "a");
+        assert_eq!((self::properties(&dead).expiration, dead.expiration_ms()), (None, None));
+        let headers = headers(&dead);
+        let [FieldValue::Table(death)] = deaths(&headers) else { panic!("no record of the death") };
         assert_eq!(death.get("original-expiration"), Some(&FieldValue::string("10")));
+    }
+
+    #[test]
+    fn m33_a_record_that_a_client_wrote_is_overwritten() {
+        let once = die(published(&OwnedProperties::default()), DeathReason::Expired, "a");
+        let twice = die(once, DeathReason::MaxLen, "b");
+        // What a client publishes again is a new message, whatever it says of its deaths.
+        let again = published(&properties(&twice));
+        let dead = die(again, DeathReason::Rejected, "b");
+        assert_eq!(summary(&dead), ["b rejected 1"]);
+        assert_eq!(headers(&dead).get("x-first-death-queue"), Some(&FieldValue::string("b")));
+        assert_eq!(headers(&dead).0.len(), 7, "no header is there twice");
+    }
+
+    #[test]
+    fn m33_what_a_client_writes_makes_no_cycle_and_breaks_none() {
+        let mut forged = FieldTable::new();
+        forged.insert("x-death", FieldValue::string("not even an array"));
+        forged.insert("x-last-death-queue", FieldValue::Bool(true));
+        forged.insert("mine", FieldValue::Void);
+        let properties = OwnedProperties { headers: Some(forged), ..OwnedProperties::default() };
+        let dead = die(published(&properties), DeathReason::Expired, "a");
+        assert_eq!(summary(&dead), ["a expired 1"]);
+        assert_eq!(headers(&dead).get("x-last-death-queue"), Some(&FieldValue::string("a")));
+        assert_eq!(headers(&dead).get("mine"), Some(&FieldValue::Void));
+    }
+
+    #[test]
+    fn m32_another_routing_key_leaves_the_header_of_copies_without_effect() {
+        let mut headers = FieldTable::new();
+        let copies = FieldValue::Array(vec![FieldValue::string("copy")]);
+        headers.insert("CC", copies.clone());
+        let cc = OwnedProperties { headers: Some(headers), ..OwnedProperties::default() };
+        let keys = |message: &Message| {
+            let headers = self::headers(message);
+            assert_eq!(headers.get("CC"), Some(&copies));
+            routing_keys(message, &headers)
+        };
+        let kept = die(published(&cc), DeathReason::Rejected, "a");
+        assert_eq!(keys(&kept), [b"key".to_vec(), b"copy".to_vec()]);
+        let sent = die_with(Some("other"), kept, DeathReason::Rejected, "a");
+        assert_eq!(keys(&sent), [b"other".to_vec()]);
+        assert_eq!(keys(&die(sent, DeathReason::Rejected, "b")), [b"other".to_vec()]);
     }
 
     #[test]

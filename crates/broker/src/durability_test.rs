@@ -9,7 +9,7 @@ use warren_router::Destination;
 use warren_store::{Change, Lsn, Options, Store};
 use warren_testkit::{MemoryJournal, SimDisk};
 use warren_types::session::{
-    Bind, BindTarget, Event, ExchangeDeclare, Outcome, QueueDeclare, Reply, Session,
+    Bind, BindTarget, Event, ExchangeDeclare, Outcome, Peer, QueueDeclare, Reply, Session,
 };
 use warren_types::{AmqpError, ChannelId, FieldTable, FieldValue, QueueId, ShortString};
 
@@ -24,11 +24,16 @@ use crate::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) fn peer() -> Peer {
+    let [client, server] = [1, 2].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    Peer { client, server }
+}
+
 const CHANNEL: ChannelId = ChannelId { number: 1, incarnation: 0 };
 
 type Table = Vec<(Vec<u8>, Vec<u8>)>;
 
-fn all() -> Permissions {
+pub(crate) fn all() -> Permissions {
     Permissions::new(".*", ".*", ".*").expect("they are regular")
 }
 
@@ -37,12 +42,16 @@ fn start(journal: &Arc<MemoryJournal>, stored: Table) -> Result<Arc<Broker>, Res
         shards: 2,
         memory_limit: 1 << 40,
         disk_free_limit: 0,
+        default_queue_type: None,
         default_vhost: "/".to_owned(),
         default_user: "guest".to_owned(),
         default_password: "guest".to_owned(),
         default_permissions: all(),
         loopback_users: Vec::new(),
         anonymous_user: None,
+        node: "rabbit@here".to_owned(),
+        event_exchange: None,
+        log_exchange: false,
     };
     let options = Options { by_hand: true, ..Options::default() };
     let on_failure = Box::new(|failure: &str| panic!("{failure}"));
@@ -52,7 +61,7 @@ fn start(journal: &Arc<MemoryJournal>, stored: Table) -> Result<Arc<Broker>, Res
     Broker::start_with_journal(settings, Arc::clone(journal) as _, store, recovered)
 }
 
-fn first_start() -> (Arc<MemoryJournal>, Arc<Broker>) {
+pub(crate) fn first_start() -> (Arc<MemoryJournal>, Arc<Broker>) {
     let journal = Arc::new(MemoryJournal::durable());
     let broker = start(&journal, Vec::new()).expect("nothing is stored");
     (journal, broker)
@@ -105,7 +114,7 @@ fn rows_of(directory: &Directory, durable_only: bool) -> Table {
         let bindings = tables.router.bindings();
         let bindings = bindings.filter(|binding| !durable_only || tables.is_durable(binding));
         rows.extend(bindings.map(|binding| vhost.binding_row(binding)));
-        rows.extend(tables.policies.iter().map(|((kind, _), policy)| vhost.policy_row(*kind, policy)));
+        rows.extend(tables.policies.iter().map(|rule| vhost.policy_row(rule.kind, &rule.policy)));
         rows.extend(tables.parameters.values().map(|parameter| vhost.parameter_row(parameter)));
     }
     let pair = |change: Change| (change.key, change.value.expect("it puts"));
@@ -119,7 +128,7 @@ struct Client(BrokerSession);
 
 impl Client {
     fn open(broker: &Arc<Broker>, vhost: &str) -> Self {
-        let mut session = broker.session(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+        let mut session = broker.session(peer());
         session.login(b"guest", b"guest").expect("the user is there");
         session.open(vhost.as_bytes()).expect("the virtual host is there");
         Self(session)
@@ -274,7 +283,7 @@ async fn run(operations: Vec<Operation>) {
         let stored = journal.table(calls);
         let again = Arc::new(MemoryJournal::durable());
         let shards = [Arc::new(ShardHandle::new())];
-        let restored = restore::restore(stored.clone(), &(Arc::clone(&again) as _), &shards);
+        let restored = restore::restore(stored.clone(), &(Arc::clone(&again) as _), &shards, Vec::new());
         let (restored, repairs) = restored.expect("what is stored makes sense");
         assert_eq!(rows_of(&restored.directory, false), without_life(stored));
         repairs.record(&*again, &mut Lsn::default());
@@ -452,10 +461,10 @@ async fn a_removed_queue_tells_what_its_reply_must_wait_for() {
     let vhost = vhost(&broker, "/");
     let queue = |name: &[u8]| vhost.read().queues[name].queue;
     let (durable, exclusive) = (queue(b"q0"), queue(b"q1"));
-    assert_eq!(vhost.remove_queue(&"q1".into(), exclusive), None);
-    let recorded = vhost.remove_queue(&"q0".into(), durable);
+    assert_eq!(vhost.remove_queue(&"q1".into(), exclusive).0, None);
+    let (recorded, _) = vhost.remove_queue(&"q0".into(), durable);
     assert_eq!(recorded, Some(Lsn(journal.calls().len() as u64)));
-    assert_eq!(vhost.remove_queue(&"q0".into(), durable), None);
+    assert_eq!(vhost.remove_queue(&"q0".into(), durable).0, None);
 }
 
 #[tokio::test]
@@ -473,7 +482,7 @@ async fn administration_can_be_awaited() {
 // ---- administration ----------------------------------------------------------------------------------------
 
 fn policy(pattern: &str) -> Policy {
-    let (name, pattern, definition) = ("p".to_owned(), pattern.to_owned(), "{}".to_owned());
+    let (name, pattern, definition) = ("p".to_owned(), pattern.to_owned(), "{\"expires\":60000}".to_owned());
     Policy { name, pattern, apply_to: ApplyTo::All, priority: 7, definition }
 }
 
@@ -513,7 +522,7 @@ async fn everything_survives_a_restart() {
     assert_eq!(restored.policies("a", PolicyKind::User), Ok(vec![policy("^u")]));
     assert_eq!(restored.policies("a", PolicyKind::Operator), Ok(vec![policy("^o")]));
     assert_eq!(restored.parameters("a"), Ok(vec![parameter()]));
-    let mut session = restored.session(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+    let mut session = restored.session(peer());
     assert!(session.login(b"u", b"secret").is_ok());
 }
 
@@ -536,7 +545,7 @@ async fn a_deleted_virtual_host_leaves_nothing() {
     let calls = journal.calls().len();
     let refused = client.exchange("e9", true, false).expect_err("the virtual host is deleted");
     assert_eq!(refused.reply_text(), "NOT_ALLOWED - vhost a not found");
-    assert_eq!(old.remove_queue(&"q0".into(), queue), None);
+    assert_eq!(old.remove_queue(&"q0".into(), queue).0, None);
     assert_eq!(journal.calls().len(), calls);
     let _recorded = broker.create_vhost("a").expect("the name is free");
     assert!(broker.grants().iter().all(|grant| grant.vhost == "/"));
@@ -569,7 +578,7 @@ async fn settings_can_be_changed_and_cleared() {
     assert_eq!(table(&journal), rows(&broker, true));
     assert_eq!(broker.policies("a", PolicyKind::User), Ok(vec![policy("^changed")]));
     assert_eq!(broker.policies("a", PolicyKind::Operator), Ok(vec![]));
-    let mut session = broker.session(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+    let mut session = broker.session(peer());
     assert!(session.login(b"u", b"secret").is_err());
 }
 
@@ -589,7 +598,7 @@ async fn refused_changes_change_nothing() {
     assert_eq!(refused(broker.clear_parameter("/", "c", "n")), "parameter 'n' does not exist");
     assert_eq!(
         refused(broker.set_policy("/", PolicyKind::User, policy("("))),
-        "the pattern '(' is not a regular expression"
+        "Validation failed\n\npattern should be regular expression but is invalid: {\"unclosed group\",0}\n"
     );
     assert_eq!(
         refused(broker.create_vhost(&long)),

@@ -19,33 +19,63 @@ mod admin;
 mod alarm;
 mod auth;
 mod broker;
+mod caller;
 mod changes;
 mod clock;
+mod connections;
 mod dead_letter;
+mod dedup;
+mod delayed;
+mod delivery_counts;
 mod direct_reply;
 mod directory;
 mod equivalence;
+mod events;
+mod firehose;
+mod health;
+mod history;
+mod listing;
+mod log_exchange;
 mod mailbox;
+mod messages;
 mod metadata;
 mod names;
 mod place;
 mod policy;
 mod ports;
 mod queue_arguments;
+mod queue_type;
+mod reconfigure;
+mod reroute;
 mod restore;
 mod routes;
 mod session;
 mod shard;
 mod stored_bytes;
+mod system_exchange;
 mod topology;
 mod vhost;
 
 #[cfg(test)]
+mod dedup_test;
+#[cfg(test)]
 mod durability_test;
+#[cfg(test)]
+mod exchange_kinds_test;
+#[cfg(test)]
+mod permissions_test;
 
 pub use admin::{AdminError, Credentials, Grant, Recorded};
 pub use auth::{Hashing, PasswordHash, Permissions, Tag, User};
 pub use broker::{Broker, Settings};
+pub use caller::CallError;
+pub use connections::{ChannelInfo, ConnectionInfo, ConsumerInfo};
+pub use health::Health;
+pub use listing::{PAGE_LEN, QueueCounts, QueueInfo, QueueListing};
+pub use log_exchange::LogExchange;
+pub use messages::{Handled, MessageId, MessageListing, ReadyMessage, Selection, Target};
 pub use metadata::RestoreError;
-pub use policy::{ApplyTo, Parameter, Policy, PolicyKind};
+pub use policy::{ApplyTo, EffectivePolicies, Parameter, Policy, PolicyError, PolicyKind};
+pub use queue_type::QueueType;
+pub use reconfigure::ReconfigureError;
 pub use session::BrokerSession;

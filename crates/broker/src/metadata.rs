@@ -15,6 +15,9 @@
 //! | 9, 10 | policy, operator policy | virtual host, name | pattern, what it is for, priority, definition |
 //! | 11 | parameter | virtual host, component, name | JSON |
 //! | 12 | clocks | - | start of the machine, time since then, the system's time, the time of queues |
+//! | 13 | deduplication key | - | number, when it expires in the time of queues |
+//!
+//! The key of the last has the queue's id and the hash of the value behind its tag.
 //!
 //! Tag 4 is kept for permissions on topics. Since arguments are part of a binding's identity, the key of one that
 //! has arguments ends with their digest.
@@ -22,6 +25,7 @@
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+use warren_queue::StoredKey;
 use warren_router::{Binding, Destination, ExchangeDefinition, ExchangeKind};
 use warren_store::Change;
 use warren_types::{FieldTable, QueueId, ShortString};
@@ -43,6 +47,7 @@ const POLICY: u8 = 9;
 const OPERATOR_POLICY: u8 = 10;
 const PARAMETER: u8 = 11;
 const CLOCKS: u8 = 12;
+const DEDUP_KEY: u8 = 13;
 
 /// The version of every value's layout.
 const VERSION: u8 = 1;
@@ -67,7 +72,17 @@ pub(crate) struct StoredQueue {
     pub name: ShortString,
     pub id: QueueId,
     pub auto_delete: bool,
+    pub state: QueueState,
     pub arguments: FieldTable,
+}
+
+/// What has become of a durable queue since it was declared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct QueueState {
+    /// A message that expires by itself was stored in it: after a restart they are to be found.
+    pub has_expirations: bool,
+    /// An operator has paused it.
+    pub paused: bool,
 }
 
 /// A durable thing.
@@ -83,9 +98,15 @@ pub(crate) enum Row {
     Binding { vhost: Arc<str>, binding: Binding },
     Policy { vhost: Arc<str>, kind: PolicyKind, policy: Policy },
     Parameter { vhost: Arc<str>, parameter: Parameter },
+    DedupKey { queue: QueueId, key: StoredKey },
 }
 
 impl Row {
+    /// Whether what has this key must be there before queues: virtual hosts and policies.
+    pub(crate) fn is_needed_for_queues(key: &[u8]) -> bool {
+        matches!(key.first(), Some(&(VHOST | POLICY | OPERATOR_POLICY)))
+    }
+
     /// The change that stores it.
     pub(crate) fn put(&self) -> Change {
         Change { key: self.key(), value: Some(self.value()) }
@@ -104,7 +125,9 @@ impl Row {
     /// The virtual host that it belongs to, if it is of one.
     pub(crate) fn vhost(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Starts(_) | Self::Clocks(_) | Self::Vhost(_) | Self::User(_) => None,
+            Self::Starts(_) | Self::Clocks(_) | Self::Vhost(_) | Self::User(_) | Self::DedupKey { .. } => {
+                None
+            }
             Self::Permissions { vhost, .. }
             | Self::Exchange { vhost, .. }
             | Self::Queue { vhost, .. }
@@ -134,6 +157,7 @@ impl Row {
             Self::Parameter { vhost, parameter: Parameter { component, name, .. } } => {
                 key(PARAMETER, [vhost.as_bytes(), component.as_bytes(), name.as_bytes()])
             }
+            Self::DedupKey { queue, key } => dedup_key(*queue, key.hash),
         }
     }
 
@@ -161,7 +185,8 @@ impl Row {
             }
             Self::Queue { queue, .. } => {
                 out.extend_from_slice(&queue.id.0.to_be_bytes());
-                out.push(queue.auto_delete.into());
+                let QueueState { has_expirations, paused } = queue.state;
+                out.push(flags([queue.auto_delete, has_expirations, paused]));
                 put_table(&mut out, &queue.arguments);
             }
             Self::Binding { binding, .. } => put_table(&mut out, &binding.arguments),
@@ -172,6 +197,10 @@ impl Row {
                 put_bytes(&mut out, policy.definition.as_bytes());
             }
             Self::Parameter { parameter, .. } => put_bytes(&mut out, parameter.value.as_bytes()),
+            Self::DedupKey { key, .. } => {
+                out.extend_from_slice(&key.number.to_be_bytes());
+                out.extend_from_slice(&key.expires_at.to_be_bytes());
+            }
         }
         out
     }
@@ -199,6 +228,12 @@ impl Row {
             }
             VHOST => Self::Vhost(key.text_name()?.into()),
             USER => Self::User(read_user(&mut key, &mut value)?),
+            DEDUP_KEY => {
+                let queue = QueueId(key.u64()?);
+                let hash = u128::from(key.u64()?) << 64 | u128::from(key.u64()?);
+                let key = StoredKey { hash, number: value.u64()?, expires_at: value.u64()? };
+                Self::DedupKey { queue, key }
+            }
             PERMISSIONS..=PARAMETER => {
                 let vhost = Arc::from(key.text_name()?);
                 Self::read_of_vhost(tag, vhost, &mut key, &mut value)?
@@ -222,9 +257,10 @@ impl Row {
             EXCHANGE => Self::Exchange { vhost, exchange: read_exchange(key, value)? },
             QUEUE => {
                 let name = key.short_string()?;
-                let (id, auto_delete) = (QueueId(value.u64()?), value.bool()?);
-                let arguments = value.table()?;
-                Self::Queue { vhost, queue: StoredQueue { name, id, auto_delete, arguments } }
+                let id = QueueId(value.u64()?);
+                let [auto_delete, has_expirations, paused] = read_flags(value.u8()?)?;
+                let (state, arguments) = (QueueState { has_expirations, paused }, value.table()?);
+                Self::Queue { vhost, queue: StoredQueue { name, id, auto_delete, state, arguments } }
             }
             QUEUE_BINDING | EXCHANGE_BINDING => {
                 let (source, destination) = (key.short_string()?, key.short_string()?);
@@ -254,6 +290,18 @@ fn key<const N: usize>(tag: u8, names: [&[u8]; N]) -> Vec<u8> {
         put_name(&mut out, name);
     }
     out
+}
+
+fn dedup_key(queue: QueueId, hash: u128) -> Vec<u8> {
+    let mut out = vec![DEDUP_KEY];
+    out.extend_from_slice(&queue.0.to_be_bytes());
+    out.extend_from_slice(&hash.to_be_bytes());
+    out
+}
+
+/// The change after which a queue's key is stored no more.
+pub(crate) fn remove_dedup_key(queue: QueueId, hash: u128) -> Change {
+    Change { key: dedup_key(queue, hash), value: None }
 }
 
 fn binding_key(vhost: &str, binding: &Binding) -> Vec<u8> {
@@ -320,9 +368,24 @@ fn read_policy(key: &mut Fields<'_>, value: &mut Fields<'_>) -> Field<Policy> {
 }
 
 /// What the key stands for, whether or not its value can be read.
+/// One byte for several flags, the first in its lowest bit.
+fn flags<const N: usize>(flags: [bool; N]) -> u8 {
+    flags.into_iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(flag))
+}
+
+fn read_flags<const N: usize>(bits: u8) -> Field<[bool; N]> {
+    let read = std::array::from_fn(|at| bits & 1 << at != 0);
+    if flags(read) == bits { Ok(read) } else { Err(format!("{bits} has unknown flags")) }
+}
+
 fn label(key: &[u8]) -> String {
     let mut fields = Fields::new(key);
     let tag = fields.u8().ok();
+    if tag == Some(DEDUP_KEY)
+        && let Ok(queue) = fields.u64()
+    {
+        return format!("deduplication key of the queue with the id {queue}");
+    }
     let names: Vec<_> =
         std::iter::from_fn(|| fields.name().ok()).map(|name| String::from_utf8_lossy(name)).collect();
     match (tag, &names[..]) {
@@ -390,7 +453,15 @@ mod tests {
 
     fn queue() -> Row {
         let (id, auto_delete) = (QueueId(258), false);
-        let queue = StoredQueue { name: "q".into(), id, auto_delete, arguments: arguments() };
+        let state = QueueState::default();
+        let queue = StoredQueue { name: "q".into(), id, auto_delete, state, arguments: arguments() };
+        Row::Queue { vhost: vhost(), queue }
+    }
+
+    fn used_queue() -> Row {
+        let state = QueueState { has_expirations: true, paused: true };
+        let arguments = FieldTable::new();
+        let queue = StoredQueue { name: "q".into(), id: QueueId(1), auto_delete: true, state, arguments };
         Row::Queue { vhost: vhost(), queue }
     }
 
@@ -425,6 +496,7 @@ mod tests {
         case(permissions, &[b"\x03\x01/\x01u"], &[b"\x01\0\0\0\0\0\0\0\x02^w\0\0\0\x02.*"]);
         case(exchange(), &[b"\x05\x01/\x01e"], &[b"\x01\x05topic\x01\0", ARGUMENTS]);
         case(queue(), &[b"\x06\x01/\x01q"], &[b"\x01\0\0\0\0\0\0\x01\x02\0", ARGUMENTS]);
+        case(used_queue(), &[b"\x06\x01/\x01q"], &[b"\x01\0\0\0\0\0\0\0\x01\x07\0\0\0\0"]);
         case(to_queue, &[b"\x07\x01/\x01s\x01d\x01k", &digest], &[b"\x01", ARGUMENTS]);
         case(to_exchange, &[b"\x08\x01/\x01s\x01d\x01k"], &[b"\x01\0\0\0\0"]);
         case(policy(PolicyKind::User), &[b"\x09\x01/\x01p"], &[policy_value]);
@@ -432,6 +504,10 @@ mod tests {
         let reading = Reading { boot: "b".into(), uptime_ms: 1, system_ms: 2, queues_ms: 3 };
         let times = [1_u64, 2, 3].map(u64::to_be_bytes).concat();
         case(Row::Clocks(reading), &[b"\x0c"], &[b"\x01\x01b", &times]);
+        let key = StoredKey { hash: 0x0102, number: 3, expires_at: u64::MAX };
+        let dedup_key = Row::DedupKey { queue: QueueId(258), key };
+        let hash = [&[0; 14][..], b"\x01\x02"].concat();
+        case(dedup_key, &[b"\x0d\0\0\0\0\0\0\x01\x02", &hash], &[b"\x01\0\0\0\0\0\0\0\x03", &[0xff; 8]]);
         case(parameter, &[b"\x0b\x01/\x01c\x01n"], &[b"\x01\0\0\0\x011"]);
     }
 
@@ -528,11 +604,13 @@ mod tests {
     fn any_row() -> impl Strategy<Value = Row> {
         let text = || "\\PC{0,60}";
         let vhost = || text().prop_map(Arc::from);
-        let queue = (short_string(), any::<u64>(), any::<bool>(), field_table()).prop_map(
-            |(name, id, auto_delete, arguments)| StoredQueue {
+        let flags = any::<[bool; 3]>();
+        let queue = (short_string(), any::<u64>(), flags, field_table()).prop_map(
+            |(name, id, [auto_delete, has_expirations, paused], arguments)| StoredQueue {
                 name,
                 id: QueueId(id),
                 auto_delete,
+                state: QueueState { has_expirations, paused },
                 arguments,
             },
         );

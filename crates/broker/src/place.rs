@@ -7,6 +7,7 @@ use warren_types::{AmqpError, ConnectionId, QueueRef};
 
 use crate::auth::{self, Access, Permissions, Resource, User};
 use crate::changes::Changes;
+use crate::events::Events;
 use crate::vhost::{QueueEntry, Tables, Vhost};
 
 /// Where the connection is, and what it may do there.
@@ -14,8 +15,11 @@ use crate::vhost::{QueueEntry, Tables, Vhost};
 pub(crate) struct Place {
     pub vhost: Arc<Vhost>,
     pub permissions: Arc<Permissions>,
+    /// The version of the virtual host's permissions that `permissions` are from.
+    pub permissions_version: u64,
     pub user: Arc<User>,
     pub connection: ConnectionId,
+    pub events: Arc<Events>,
 }
 
 impl Place {
@@ -23,6 +27,16 @@ impl Place {
     /// 403 if the user has no such permission.
     pub(crate) fn check(&self, access: Access, resource: Resource<'_>) -> Result<(), AmqpError> {
         auth::check(&self.permissions, access, resource, &self.vhost.name, &self.user.name)
+    }
+
+    /// For passive declares: any permission will do (`rabbit_channel:check_any_resource_access_permitted/3`).
+    ///
+    /// # Errors
+    /// 403 if the user has no permission at all, named as one to configure.
+    pub(crate) fn check_any(&self, resource: Resource<'_>) -> Result<(), AmqpError> {
+        self.check(Access::Read, resource)
+            .or_else(|_| self.check(Access::Write, resource))
+            .or_else(|_| self.check(Access::Configure, resource))
     }
 
     pub(crate) fn label(&self, resource: Resource<'_>) -> String {

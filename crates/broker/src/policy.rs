@@ -1,4 +1,21 @@
-//! Policies and parameters: kept for a virtual host, and not applied here.
+//! Policies, which give settings to queues and exchanges by their names, and parameters (features.md Q1, Q2, R1).
+
+mod definition;
+mod effective;
+mod pass;
+mod pattern;
+mod policies;
+mod rule;
+mod term;
+#[cfg(test)]
+mod tests;
+
+pub use effective::EffectivePolicies;
+pub(crate) use effective::EffectivePolicy;
+pub(crate) use pass::Pass;
+pub(crate) use policies::{Change, Policies};
+pub use rule::PolicyError;
+pub(crate) use rule::{Rule, Target};
 
 /// Who set a policy, and with that which of its keys count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +53,15 @@ impl ApplyTo {
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|value| value.name() == name)
+    }
+
+    /// What RabbitMQ says of a name that is none of these.
+    #[must_use]
+    pub fn unrecognised(name: &str) -> String {
+        format!(
+            "apply-to '{name}' unrecognised; should be one of: 'queues', 'classic_queues',  'quorum_queues', \
+             'streams', 'exchanges', or 'all'"
+        )
     }
 
     /// The name in RabbitMQ.

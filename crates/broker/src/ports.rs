@@ -10,6 +10,7 @@ use warren_types::session::Event;
 use warren_types::{AmqpError, ConnectionId, Message};
 
 use crate::auth::User;
+use crate::connections::Registry;
 use crate::mailbox::Mailbox;
 use crate::vhost::Vhost;
 
@@ -19,6 +20,8 @@ pub(crate) struct Port {
     pub outbox: Mailbox<Event>,
     /// Where the connection is and as whom, once it has opened a virtual host.
     pub opened: OnceLock<(Arc<Vhost>, Arc<User>)>,
+    /// What operators see of it.
+    pub registry: Registry,
     /// Bytes of publishes that were handed to shards and not processed.
     in_flight: AtomicUsize,
     /// What was processed last went to a queue that has more than its consumers take.
@@ -35,6 +38,11 @@ impl Port {
 
     /// Bytes of direct replies that may wait for a client that does not read; more are dropped.
     const DIRECT_REPLIES_MAX: usize = 64 * 1024 * 1024;
+
+    /// Asks the connection to close.
+    pub(crate) fn close(&self, error: AmqpError) {
+        self.outbox.push(Event::Close(error));
+    }
 
     pub(crate) fn submitted(&self, bytes: usize) {
         self.in_flight.fetch_add(bytes, Ordering::Relaxed);
@@ -131,21 +139,22 @@ impl Ports {
         let table = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, (_, port)) in &table.slots {
             if port.opened.get().is_some_and(|(vhost, user)| selects(vhost, user)) {
-                port.outbox.push(Event::Close(error.clone()));
+                port.close(error.clone());
             }
         }
     }
 
-    /// Raises or clears an alarm, and tells every connection if publishers must wait now or may go on.
-    pub(crate) fn tell_alarm(&self, alarm: Alarm, raised: bool) {
-        let (before, after) = {
+    /// Raises or clears an alarm, and tells every connection if publishers must wait now or may go on. Returns whether
+    /// the alarm has changed.
+    pub(crate) fn tell_alarm(&self, alarm: Alarm, raised: bool) -> bool {
+        let (before, after, was_raised) = {
             let mut table = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
             let before = table.blocked();
-            table.alarms[alarm as usize] = raised;
-            (before, table.blocked())
+            let was_raised = std::mem::replace(&mut table.alarms[alarm as usize], raised);
+            (before, table.blocked(), was_raised)
         };
         if before == after {
-            return;
+            return was_raised != raised;
         }
         match after {
             Some(reason) => {
@@ -157,11 +166,35 @@ impl Ports {
                 self.broadcast(|| Event::Unblocked);
             }
         }
+        was_raised != raised
     }
 
     /// Why publishers must wait, if they must: the reason in `connection.blocked`.
     pub(crate) fn blocked(&self) -> Option<&'static str> {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner).blocked()
+    }
+
+    /// Whether the alarms of memory and disk stand.
+    pub(crate) fn alarms(&self) -> [bool; 2] {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).alarms
+    }
+
+    /// All connections.
+    pub(crate) fn all(&self) -> Vec<(ConnectionId, Arc<Port>)> {
+        let table = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let ports = table.slots.iter();
+        ports
+            .map(|(slot, (generation, port))| {
+                let slot = u32::try_from(slot).expect("there are fewer sockets than that");
+                (ConnectionId { slot, generation: *generation }, Arc::clone(port))
+            })
+            .collect()
+    }
+
+    /// Connections that have opened a virtual host.
+    pub(crate) fn count_opened(&self) -> usize {
+        let table = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        table.slots.iter().filter(|(_, (_, port))| port.opened.get().is_some()).count()
     }
 
     /// Whether nobody may read, because too much waits for the disk.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use warren_types::session::{Route, RouteGeneration, RouteRequest};
+use warren_types::session::{RecordedRoute, Route, RouteGeneration, RouteRequest};
 use warren_types::{AmqpError, QueueRef};
 
 use crate::auth::{Access, Resource};
@@ -26,13 +26,13 @@ impl RouteCache {
     const ROUTES_MAX: usize = 4096;
 
     /// Finds the queues for a message, checking what `basic.publish` must check, in RabbitMQ's order
-    /// (features.md M14).
+    /// (features.md M14). The virtual host was of this generation before the place's permissions were looked up.
     pub(crate) fn find(
         &mut self,
         place: &Place,
+        generation: u64,
         request: &RouteRequest<'_>,
     ) -> Result<(Route, Option<RouteGeneration>), AmqpError> {
-        let generation = place.vhost.generation();
         if generation != self.generation || self.routes.len() >= Self::ROUTES_MAX {
             self.routes.clear();
             self.generation = generation;
@@ -71,9 +71,13 @@ impl RouteCache {
             .vhost
             .read()
             .router
-            .route(request.exchange, keys, &mut || (request.headers)(), &mut self.found)
+            .route(request.exchange, keys, request.content, &mut self.found)
             .ok_or_else(|| place.not_found(Resource::Exchange(request.exchange)))?;
         let queues: Arc<[QueueRef]> = Arc::from(&self.found[..]);
+        if !routed.histories.is_empty() {
+            let recorded = RecordedRoute { queues, histories: routed.histories };
+            return Ok((Route::Recorded(Box::new(recorded)), None));
+        }
         if !routed.cacheable || !request.extra_keys.is_empty() {
             return Ok((Route::Queues(queues), None));
         }

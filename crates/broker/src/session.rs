@@ -6,29 +6,36 @@ use std::sync::Arc;
 use warren_queue::{Command, Getter, NewConsumer, Publish};
 use warren_store::{Lsn, SharedBody};
 use warren_types::session::{
-    Bind, Consume, DeliveryRange, Event, ExchangeDeclare, LoginRefused, Outcome, QueueDeclare, QueueDeclared,
-    Reply, Route, RouteGeneration, RouteRequest, Session, Settle, Tracking,
+    Announcement, Bind, Consume, DeliveryRange, Event, ExchangeDeclare, LoginRefused, Outcome, Peer,
+    QueueDeclare, QueueDeclared, Reply, Route, RouteGeneration, RouteRequest, Session, Settle, TracedPublish,
+    Tracking,
 };
 use warren_types::{
     AmqpError, ChannelId, ChannelLimit, ConnectionId, ConsumerId, Message, QueueRef, ReplyCode, ShortString,
 };
 
-use crate::auth::{Access, Resource, User};
+use crate::auth::{Access, Permissions, Resource, User};
 use crate::broker::Broker;
+use crate::connections::Portrait;
 use crate::direct_reply::ADDRESS_PREFIX;
+use crate::firehose::Seen;
 use crate::names;
 use crate::place::Place;
 use crate::ports::Port;
 use crate::queue_arguments;
 use crate::routes::RouteCache;
 use crate::shard::{Call, ShardCommand};
+use crate::system_exchange::system_time_ms;
 use crate::topology;
+
+mod telling;
 
 /// The broker as one connection sees it. Commands collect here until [`BrokerSession::flush`].
 #[derive(Debug)]
 pub struct BrokerSession {
     broker: Arc<Broker>,
     client: SocketAddr,
+    server: SocketAddr,
     connection: ConnectionId,
     port: Arc<Port>,
     user: Option<Arc<User>>,
@@ -49,6 +56,12 @@ pub struct BrokerSession {
     barrier: Lsn,
     /// Up to where the journal was asked to tell when it is durable.
     awaited: Lsn,
+    /// What the virtual host's flag was when it was looked at last: for every route, and for every batch of events.
+    traced: bool,
+    /// What the client has told of itself.
+    portrait: Option<Arc<Portrait>>,
+    /// The consumer that a queue was asked to take, to be noted when it has.
+    consuming: Option<Box<(ChannelId, QueueRef, Consume)>>,
     closed: bool,
 }
 
@@ -60,20 +73,21 @@ struct Batch {
 }
 
 impl Broker {
-    /// A session for a new connection from `client`.
+    /// A session for a new connection.
     #[must_use]
-    pub fn session(self: &Arc<Self>, client: SocketAddr) -> BrokerSession {
-        BrokerSession::new(Arc::clone(self), client)
+    pub fn session(self: &Arc<Self>, peer: Peer) -> BrokerSession {
+        BrokerSession::new(Arc::clone(self), peer)
     }
 }
 
 impl BrokerSession {
-    fn new(broker: Arc<Broker>, client: SocketAddr) -> Self {
+    fn new(broker: Arc<Broker>, Peer { client, server }: Peer) -> Self {
         let (connection, port) = broker.ports.open();
         let batches = broker.shards.iter().map(|_| Batch::default()).collect();
         Self {
             broker,
             client,
+            server,
             connection,
             port,
             user: None,
@@ -87,6 +101,9 @@ impl BrokerSession {
             declaring: None,
             barrier: Lsn::default(),
             awaited: Lsn::default(),
+            traced: false,
+            portrait: None,
+            consuming: None,
             closed: false,
         }
     }
@@ -140,8 +157,9 @@ impl BrokerSession {
     }
 
     /// Takes the events that have come into `events`, which must be empty.
-    pub fn take_events(&self, events: &mut Vec<Event>) {
+    pub fn take_events(&mut self, events: &mut Vec<Event>) {
         self.port.outbox.take(events);
+        self.traced = self.place.as_ref().is_some_and(|place| place.vhost.is_traced());
     }
 
     /// Looks at an event before the connection machine gets it; some are for the session alone.
@@ -158,6 +176,14 @@ impl BrokerSession {
 
     /// A queue that went between its look-up and the count of its messages is declared anew.
     fn filter_reply(&mut self, channel: ChannelId, reply: Result<Reply, AmqpError>) -> Option<Event> {
+        if let Some(consuming) = self.consuming.take()
+            && matches!(reply, Ok(Reply::Consuming))
+            && consuming.0 == channel
+        {
+            let (_, queue, consume) = *consuming;
+            self.port.registry.consumer_added(channel, queue, &consume);
+            self.tell_consumer_created(channel, &consume);
+        }
         match (&reply, self.declaring.take()) {
             (Err(error), Some((_, declare))) if error.code == ReplyCode::NOT_FOUND && !declare.passive => {
                 match self.queue_declare(channel, declare) {
@@ -181,7 +207,13 @@ impl BrokerSession {
         }
     }
 
-    fn log_in(&mut self, user: Option<Arc<User>>, result: Result<(), String>) -> Result<(), LoginRefused> {
+    fn log_in(
+        &mut self,
+        name: &str,
+        user: Option<Arc<User>>,
+        result: Result<(), String>,
+    ) -> Result<(), LoginRefused> {
+        self.tell_login(name, result.as_ref().err());
         result.map_err(|cause| {
             tracing::error!(peer = %self.client, "login refused: {cause}");
             LoginRefused::Credentials
@@ -203,6 +235,25 @@ impl BrokerSession {
         self.push(queue.shard, ShardCommand::Apply(queue, command));
     }
 
+    fn publish(&mut self, channel: ChannelId, queues: &[QueueRef], message: Message, tracking: Tracking) {
+        let connection = self.connection;
+        let body = is_shared(queues, &message).then(Arc::<SharedBody>::default);
+        self.submitted += queues.len() * message.memory();
+        let Some((last, others)) = queues.split_last() else { return };
+        let mut submit = |queue: QueueRef, message| {
+            let publish = Publish { connection, channel, tracking, message };
+            match &body {
+                None => self.apply(queue, Command::Publish(publish)),
+                Some(body) => {
+                    let shared = Box::new((publish, Arc::clone(body)));
+                    self.push(queue.shard, ShardCommand::Share(queue, shared));
+                }
+            }
+        };
+        others.iter().for_each(|queue| submit(*queue, message.clone()));
+        submit(*last, message);
+    }
+
     fn call(
         &mut self,
         queue: QueueRef,
@@ -221,6 +272,25 @@ impl BrokerSession {
         self.place.as_ref().ok_or_else(|| AmqpError::command_invalid("no virtual host is open"))
     }
 
+    /// The same with the permissions of this moment: for what is about to be checked.
+    fn place_now(&mut self) -> Result<&Place, AmqpError> {
+        self.refresh_permissions();
+        self.place()
+    }
+
+    /// Looks the user's permissions up again if they may have changed. RabbitMQ's channels do so too, but for the
+    /// dozen that they have asked for last while they were busy (`rabbit_channel:check_resource_access/4`).
+    fn refresh_permissions(&mut self) {
+        let Some(place) = &mut self.place else { return };
+        let version = place.vhost.permissions_version();
+        if version == place.permissions_version {
+            return;
+        }
+        let found = self.broker.directory().permissions(&place.user.name, &place.vhost.name).cloned();
+        place.permissions = found.unwrap_or_else(|| Arc::new(Permissions::none()));
+        place.permissions_version = version;
+    }
+
     fn gone(&mut self, channel: Option<ChannelId>) {
         for shard in 0..self.batches.len() {
             let batch = &mut self.batches[shard];
@@ -235,8 +305,8 @@ impl BrokerSession {
         let asked_by = channel.map(|channel| (self.connection, channel));
         let mut replies = 0;
         for (name, queue) in queues {
-            let delete = Command::Delete { asked_by, if_unused: false, if_empty: false };
-            if self.call(queue, ChannelId::CONNECTION, name.as_bytes(), delete).is_ok() {
+            let close = Command::Close { asked_by };
+            if self.call(queue, ChannelId::CONNECTION, name.as_bytes(), close).is_ok() {
                 replies += 1;
             }
         }
@@ -264,7 +334,7 @@ impl Session for BrokerSession {
                 .and_then(|()| self.broker.loopback_users.check(user, self.client.ip())),
             None => Err(format!("user '{name}' - invalid credentials")),
         };
-        self.log_in(found, result)
+        self.log_in(&name, found, result)
     }
 
     fn offers_anonymous(&self) -> bool {
@@ -277,17 +347,18 @@ impl Session for BrokerSession {
             Some(user) => self.broker.loopback_users.check(user, self.client.ip()),
             None => Err("there is no user for anonymous clients".to_owned()),
         };
-        self.log_in(found, result)
+        let name = self.broker.anonymous_user.clone().unwrap_or_default();
+        self.log_in(&name, found, result)
     }
 
     fn open(&mut self, vhost: &[u8]) -> Result<(), AmqpError> {
         let name = String::from_utf8_lossy(vhost);
         let user = self.user.clone().ok_or_else(|| AmqpError::command_invalid("not logged in"))?;
-        let (vhost, permissions) = self.broker.enter(&user, &name, &self.port)?;
+        let place = self.broker.enter(&user, &name, (self.connection, &self.port))?;
         if let Some(reason) = self.broker.ports.blocked() {
             self.port.outbox.push(Event::Blocked(reason));
         }
-        self.place = Some(Place { vhost, permissions, user, connection: self.connection });
+        self.place = Some(place);
         Ok(())
     }
 
@@ -305,25 +376,27 @@ impl Session for BrokerSession {
     }
 
     fn exchange_declare(&mut self, declare: ExchangeDeclare) -> Result<(), AmqpError> {
-        let recorded = topology::declare_exchange(self.place()?, declare)?;
+        self.refresh_permissions();
+        let recorded = topology::declare_exchange(self.place()?, &self.broker, declare)?;
         self.hold_until(recorded);
         Ok(())
     }
 
     fn exchange_delete(&mut self, name: &[u8], if_unused: bool) -> Result<(), AmqpError> {
-        let recorded = topology::delete_exchange(self.place()?, name, if_unused)?;
+        let recorded = topology::delete_exchange(self.place_now()?, name, if_unused)?;
         self.hold_until(recorded);
         Ok(())
     }
 
     fn bind(&mut self, bind: Bind) -> Result<(), AmqpError> {
-        let recorded = topology::bind(self.place()?, bind)?;
+        self.refresh_permissions();
+        let recorded = topology::bind(self.place()?, &self.broker, bind)?;
         self.hold_until(recorded);
         Ok(())
     }
 
     fn unbind(&mut self, bind: Bind) -> Result<(), AmqpError> {
-        let recorded = topology::unbind(self.place()?, bind)?;
+        let recorded = topology::unbind(self.place_now()?, bind)?;
         self.hold_until(recorded);
         Ok(())
     }
@@ -339,6 +412,7 @@ impl Session for BrokerSession {
             }
             return Ok(Outcome::Done(QueueDeclared { name: declare.name, messages: 0, consumers: 1 }));
         }
+        self.refresh_permissions();
         let exclusive = declare.exclusive;
         let declared = topology::declare_queue(self.place()?, &self.broker, &declare)?;
         self.hold_until(declared.recorded);
@@ -361,7 +435,7 @@ impl Session for BrokerSession {
         if_unused: bool,
         if_empty: bool,
     ) -> Result<Outcome<u32>, AmqpError> {
-        let place = self.place()?;
+        let place = self.place_now()?;
         place.check(Access::Configure, Resource::Queue(name))?;
         let queue = match place.queue(name) {
             Ok(queue) => queue,
@@ -380,14 +454,14 @@ impl Session for BrokerSession {
     }
 
     fn queue_purge(&mut self, channel: ChannelId, name: &[u8]) -> Result<(), AmqpError> {
-        let place = self.place()?;
+        let place = self.place_now()?;
         place.check(Access::Read, Resource::Queue(name))?;
         let queue = place.queue(name)?;
         self.call(queue, channel, name, Command::Purge { connection: self.connection, channel })
     }
 
     fn get(&mut self, channel: ChannelId, name: &[u8], no_ack: bool) -> Result<(), AmqpError> {
-        let place = self.place()?;
+        let place = self.place_now()?;
         place.check(Access::Read, Resource::Queue(name))?;
         let queue = place.queue(name)?;
         let getter = Getter { connection: self.connection, channel, no_ack };
@@ -395,13 +469,15 @@ impl Session for BrokerSession {
     }
 
     fn consume(&mut self, channel: ChannelId, consume: Consume) -> Result<QueueRef, AmqpError> {
-        let place = self.place()?;
+        let place = self.place_now()?;
         let name = consume.queue.as_bytes();
         place.check(Access::Read, Resource::Queue(name))?;
         let queue = place.queue(name)?;
         let label = place.label(Resource::Queue(name));
+        let asked = Box::new((channel, queue, consume.clone()));
         let consumer = NewConsumer {
             priority: queue_arguments::consumer_priority(&consume.arguments, &label)?,
+            timeout_ms: queue_arguments::consumer_timeout(&consume.arguments, &label)?,
             connection: self.connection,
             channel,
             consumer: consume.consumer,
@@ -411,6 +487,7 @@ impl Session for BrokerSession {
             limit: consume.limit,
         };
         self.call(queue, channel, name, Command::Consume(Box::new(consumer)))?;
+        self.consuming = Some(asked);
         Ok(queue)
     }
 
@@ -418,6 +495,14 @@ impl Session for BrokerSession {
         let cancel = Command::Cancel { connection: self.connection, channel, consumer };
         // Without a virtual host there are no consumers.
         let _no_place = self.call(queue, channel, b"", cancel);
+    }
+
+    fn recheck(&mut self, queue: QueueRef, name: &[u8], consumer: ConsumerId) {
+        // Without a virtual host there are no consumers.
+        let Ok(place) = self.place_now() else { return };
+        let Err(refusal) = place.check(Access::Read, Resource::Queue(name)) else { return };
+        tracing::warn!("consumer is cancelled after an update of the secret: {}", refusal.explanation);
+        self.apply(queue, Command::Revoke { connection: self.connection, consumer });
     }
 
     fn limit(&mut self, queue: QueueRef, consumer: ConsumerId, limit: Arc<ChannelLimit>) {
@@ -442,9 +527,13 @@ impl Session for BrokerSession {
     }
 
     fn route(&mut self, request: &RouteRequest<'_>) -> Result<(Route, Option<RouteGeneration>), AmqpError> {
+        // In this order: a route that is found with permissions that change meanwhile is not found again.
+        let generation = self.place()?.vhost.generation();
+        self.refresh_permissions();
         let place =
             self.place.as_ref().ok_or_else(|| AmqpError::command_invalid("no virtual host is open"))?;
         if request.exchange.is_empty() && request.routing_key.starts_with(ADDRESS_PREFIX) {
+            self.traced = place.vhost.is_traced();
             place.check(Access::Write, Resource::Exchange(b""))?;
             let route = match self.broker.direct_replies.find(request.routing_key) {
                 Some((connection, channel)) => Route::DirectReply(connection, channel),
@@ -452,7 +541,10 @@ impl Session for BrokerSession {
             };
             return Ok((route, None));
         }
-        self.routes.find(place, request)
+        // After the generation: a route that is found untraced while tracing begins is not used again.
+        self.traced = place.vhost.is_traced();
+        let (route, generation) = self.routes.find(place, generation, request)?;
+        Ok((route, generation.filter(|_| !self.traced)))
     }
 
     fn is_current(&self, generation: RouteGeneration) -> bool {
@@ -461,23 +553,10 @@ impl Session for BrokerSession {
 
     fn submit(&mut self, channel: ChannelId, route: &Route, message: Message, tracking: Tracking) {
         match route {
-            Route::Queues(queues) => {
-                let connection = self.connection;
-                let body = is_shared(queues, &message).then(Arc::<SharedBody>::default);
-                self.submitted += queues.len() * message.memory();
-                let Some((last, others)) = queues.split_last() else { return };
-                let mut submit = |queue: QueueRef, message| {
-                    let publish = Publish { connection, channel, tracking, message };
-                    match &body {
-                        None => self.apply(queue, Command::Publish(publish)),
-                        Some(body) => {
-                            let shared = Box::new((publish, Arc::clone(body)));
-                            self.push(queue.shard, ShardCommand::Share(queue, shared));
-                        }
-                    }
-                };
-                others.iter().for_each(|queue| submit(*queue, message.clone()));
-                submit(*last, message);
+            Route::Queues(queues) => self.publish(channel, queues, message, tracking),
+            Route::Recorded(recorded) => {
+                recorded.histories.iter().for_each(|history| history.record(message.clone()));
+                self.publish(channel, &recorded.queues, message, tracking);
             }
             Route::DirectReply(requester, to) => {
                 if let Some(port) = self.broker.ports.find(*requester) {
@@ -511,6 +590,28 @@ impl Session for BrokerSession {
         self.gone(None);
         self.delete_exclusive_queues(Some(ChannelId::CONNECTION))
     }
+
+    fn system_time_ms(&self) -> u64 {
+        system_time_ms()
+    }
+
+    fn announce(&mut self, news: Announcement<'_>) {
+        self.hear(news);
+    }
+
+    fn is_traced(&self) -> bool {
+        self.traced
+    }
+
+    fn trace_publish(&mut self, publish: &TracedPublish<'_>) {
+        let queues = self.names_of(publish);
+        let seen = Seen::Published { routing_keys: publish.routing_keys, queues: &queues };
+        self.trace(publish.channel, &seen, publish.message);
+    }
+
+    fn trace_delivery(&mut self, channel: ChannelId, queue: &[u8], redelivered: bool, message: &Message) {
+        self.trace(channel, &Seen::Delivered { queue, redelivered }, message);
+    }
 }
 
 impl Drop for BrokerSession {
@@ -520,6 +621,7 @@ impl Drop for BrokerSession {
             self.gone(None);
             self.delete_exclusive_queues(None);
         }
+        self.tell_closed();
         for batch in self.batches.iter_mut().filter(|batch| batch.attached) {
             batch.commands.push(ShardCommand::Detach(self.connection));
         }

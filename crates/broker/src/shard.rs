@@ -3,16 +3,20 @@
 //! A turn takes what is in the mailbox, applies it in order, appends what must be stored to the log, and hands each
 //! touched connection what it gets in one piece. Nothing in a turn waits: confirms follow when the log is durable.
 
+mod browse;
 mod commands;
 mod connections;
 mod effects;
+mod inspect;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use warren_queue::{Command, Forgotten, Publish, Queue, Restored, RestoredLevel};
-use warren_store::{Gone, LoadError, Lsn, QueueIndex, RecoveredQueue, SharedBody, Snapshot, Store, Turn};
+use warren_queue::{Command, Expiration, Forgotten, Publish, Queue, Restored, RestoredLevel};
+use warren_store::{
+    Gone, Journal, LoadError, Lsn, QueueIndex, RecoveredQueue, SharedBody, Snapshot, Store, Turn,
+};
 use warren_types::session::Tracking;
 use warren_types::{AmqpError, ChannelId, ConnectionId, Message, QueueId, QueueRef, StoredMessage};
 
@@ -20,13 +24,20 @@ use crate::alarm::MemoryAlarm;
 use crate::auth::Resource;
 use crate::clock::Clock;
 use crate::dead_letter::DeadLetter;
+use crate::dedup::{KeyChanges, RecoveredKeys};
+use crate::delayed;
+use crate::events::{Events, INTERNAL_USER};
 use crate::ports::{Alarm, Ports};
 use crate::vhost::Vhost;
 
-use self::commands::{Asked, Buried, Loaded};
-pub(crate) use self::commands::{Call, NewQueue, ShardCommand, ShardHandle, StoreCommand};
+pub(crate) use self::browse::{
+    Browse, Chosen, PAGE_MESSAGES, Page, Position, Take, Taken, Unbrowsable, Which,
+};
+use self::browse::{Tally, own_ttl_ms};
+use self::commands::{Asked, Buried, Leaving, Loaded};
+pub(crate) use self::commands::{Call, Inspect, NewQueue, ShardCommand, ShardHandle, StoreCommand};
 use self::connections::Connections;
-use self::effects::{Applied, Letter, Wanted};
+use self::effects::{Applied, Letter, Wanted, Why};
 
 /// Queues found in the store whose names are not known yet.
 pub(crate) type RecoveredQueues = Arc<Mutex<HashMap<QueueId, RecoveredQueue>>>;
@@ -44,6 +55,8 @@ struct Slot {
     held: usize,
     /// A command of this turn has been applied to it.
     touched: bool,
+    /// It is recorded that messages in its store may expire by themselves.
+    has_expirations: bool,
 }
 
 /// The state of a shard.
@@ -61,8 +74,18 @@ pub(crate) struct Shard {
     dead_letters: Vec<Vec<ShardCommand>>,
     /// Dead letters that arrived in this turn: dropped when it is in the log.
     arrived: Vec<Arc<Buried>>,
+    /// Messages that an operator's command has just taken.
+    taken: Vec<u64>,
+    /// What operators have taken in this turn: told when it is in the log.
+    tallies: Vec<Arc<Tally>>,
+    /// Operators who want to see messages, answered when the turn is in the log.
+    browsing: Vec<Browse>,
+    /// Where the last records of the shard end.
+    appended: Lsn,
     /// What queues ask the store for in this turn.
     wanted: Vec<Wanted>,
+    /// Keys that this turn remembers or forgets.
+    keys: KeyChanges,
     /// What the store asks in this turn, answered when the turn is in the log.
     store_commands: Vec<StoreCommand>,
     /// Extents of queues that are gone.
@@ -84,6 +107,9 @@ pub(crate) struct Parts {
     pub ports: Arc<Ports>,
     pub store: Arc<Store>,
     pub recovered: RecoveredQueues,
+    pub recovered_keys: Arc<Mutex<RecoveredKeys>>,
+    pub journal: Arc<dyn Journal>,
+    pub events: Arc<Events>,
 }
 
 impl Shard {
@@ -100,7 +126,12 @@ impl Shard {
             timers: BTreeSet::new(),
             dead_letters: parts.shards.iter().map(|_| Vec::new()).collect(),
             arrived: Vec::new(),
+            taken: Vec::new(),
+            tallies: Vec::new(),
+            browsing: Vec::new(),
+            appended: Lsn::default(),
             wanted: Vec::new(),
+            keys: KeyChanges::default(),
             store_commands: Vec::new(),
             gone: Gone::default(),
             turn: Turn::default(),
@@ -159,15 +190,18 @@ impl Shard {
         for (shard, letters) in self.parts.shards.iter().zip(&mut self.dead_letters) {
             shard.mailbox.append(letters);
         }
+        self.tell_tallies();
         let alarm = &self.parts.alarm;
         alarm.add(std::mem::take(&mut self.change));
         if alarm.is_due()
             && let Some(raised) = alarm.check()
+            && self.parts.ports.tell_alarm(Alarm::Memory, raised)
         {
-            self.parts.ports.tell_alarm(Alarm::Memory, raised);
+            self.parts.events.alarm(Alarm::Memory, raised);
         }
         self.flush();
         self.ask_store();
+        self.browse_all();
         self.answer_store();
     }
 
@@ -181,9 +215,21 @@ impl Shard {
         });
         if let Some(end) = end {
             self.turn_lsn = self.turn_lsn.max(end);
+            self.appended = end;
             self.parts.ports.hold_back_if_full(&self.parts.store);
         }
-        self.arrived.clear();
+        // Behind their messages, and before those are forgotten where they came from.
+        self.turn_lsn = self.turn_lsn.max(self.keys.record(&*self.parts.journal));
+        for buried in self.arrived.drain(..) {
+            if let Leaving::Moving(moving) = &buried.leaving {
+                moving.tally.note(self.appended);
+            }
+        }
+    }
+
+    /// Tells operators of what they have taken, once all of it is in the mailboxes of those who get it.
+    fn tell_tallies(&mut self) {
+        self.tallies.drain(..).for_each(|tally| tally.note(self.appended));
     }
 
     /// Hands connections their events; what is promised follows when the log is durable.
@@ -236,8 +282,11 @@ impl Shard {
             }
             ShardCommand::DeadLetter(queue, letter) => {
                 let (publish, buried) = *letter;
+                let is_wanted = self.is_wanted(queue, &publish, buried.as_deref());
                 self.arrived.extend(buried);
-                self.publish(queue, publish, None)
+                if is_wanted {
+                    self.publish(queue, publish, None)
+                }
             }
             ShardCommand::Forget(queue, gone) => self.forget(queue, gone),
             ShardCommand::Loaded(queue, loaded) => self.loaded(queue, *loaded),
@@ -247,7 +296,25 @@ impl Shard {
             ShardCommand::Attach(id, port) => self.connections.attach(id, port),
             ShardCommand::Detach(id) => self.connections.detach(id),
             ShardCommand::Store(command) => self.store_commands.push(command),
+            ShardCommand::CountUnacked(answer) => self.count_unacked(answer),
+            ShardCommand::Inspect(inspect) => self.inspect(*inspect),
+            ShardCommand::Browse(browse) => self.browsing.push(*browse),
+            ShardCommand::Browsed(read) => self.browsed(*read),
+            ShardCommand::Take(take) => self.take(*take),
         }
+    }
+
+    /// Whether a message that comes from another queue is to be published: what an operator has moved goes back to its
+    /// queue if it is refused.
+    fn is_wanted(&self, queue: QueueRef, publish: &Publish, buried: Option<&Buried>) -> bool {
+        let Some(Leaving::Moving(moving)) = buried.map(|buried| &buried.leaving) else { return true };
+        let takes = self
+            .find(queue)
+            .is_some_and(|slot| slot.stopped.is_none() && !slot.queue.would_refuse(&publish.message));
+        if takes {
+            moving.arrived();
+        }
+        takes
     }
 
     fn publish(&mut self, queue: QueueRef, publish: Publish, shared: Option<&SharedBody>) {
@@ -266,7 +333,10 @@ impl Shard {
         let refusal = match self.find(call.queue) {
             None => Some(format!("no {}", label())),
             // As RabbitMQ says of a queue whose process has failed for good (`rabbit_amqqueue:not_found_or_absent`).
-            Some(slot) if slot.stopped.is_some() && !matches!(call.command, Command::Delete { .. }) => {
+            Some(slot)
+                if slot.stopped.is_some()
+                    && !matches!(call.command, Command::Delete { .. } | Command::Close { .. }) =>
+            {
                 Some(format!("{} process is stopped by supervisor", label()))
             }
             Some(_) => None,
@@ -292,7 +362,8 @@ impl Shard {
         }
         let found = self.parts.recovered.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         let is_restored = found.is_some();
-        let (queue, index, stopped) = match found {
+        let keys = self.parts.recovered_keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let (mut queue, index, stopped) = match found {
             None => (Queue::new(new.options, self.now_ms), QueueIndex::new(id), None),
             Some(found) => {
                 let levels = found.index.counts().map(|(priority, count)| RestoredLevel {
@@ -304,13 +375,25 @@ impl Shard {
                     levels: levels.collect(),
                     next_seq: found.next_seq,
                     redelivered_below: found.redelivered_below,
+                    has_expirations: new.has_expirations,
                 };
                 (Queue::restore(new.options, self.now_ms, restored), found.index, found.damage)
             }
         };
+        for hash in queue.restore_keys(keys.unwrap_or_default()) {
+            self.keys.forget(id, hash);
+        }
         let vhost = new.vhost;
-        self.queues[slot] =
-            Some(Slot { queue, vhost, index, deadline: None, stopped: None, held: 0, touched: false });
+        self.queues[slot] = Some(Slot {
+            queue,
+            vhost,
+            index,
+            deadline: None,
+            stopped: None,
+            held: 0,
+            touched: false,
+            has_expirations: new.has_expirations,
+        });
         match stopped {
             Some(damage) => self.stop_queue(slot, damage),
             // What is stored may have expired meanwhile.
@@ -336,7 +419,9 @@ impl Shard {
             self.touched.push(queue.slot);
         }
         let asked_by = match &command {
-            Command::Delete { asked_by, .. } => asked_by.map(|(connection, _)| connection),
+            Command::Delete { asked_by, .. } | Command::Close { asked_by } => {
+                asked_by.map(|(connection, _)| connection)
+            }
             _ => None,
         };
         let mut applied = Applied {
@@ -346,13 +431,21 @@ impl Shard {
             turn: &mut self.turn,
             index: &mut slot.index,
             wanted: &mut self.wanted,
+            keys: &mut self.keys,
             shared,
             has_room: self.parts.alarm.has_room(),
+            has_expirations: slot.has_expirations,
             letters: Vec::new(),
+            taken: &mut self.taken,
             deleted: false,
         };
         slot.queue.apply(self.now_ms, command, &mut applied);
-        let Applied { letters, deleted, .. } = applied;
+        let Applied { letters, deleted, has_expirations, .. } = applied;
+        if has_expirations && !slot.has_expirations {
+            slot.has_expirations = true;
+            // Recorded before the message: it is not confirmed without.
+            slot.vhost.note_expirations(&slot.queue.options().name, queue);
+        }
         for letter in letters {
             self.post(queue, letter);
         }
@@ -361,18 +454,30 @@ impl Shard {
         }
     }
 
-    /// Sends a dead letter where it goes.
+    /// Sends a message that leaves its queue where it goes.
     fn post(&mut self, from: QueueRef, letter: Letter) {
         let Some(slot) = &self.queues[from.slot as usize] else { return };
-        let Letter { message, reason, target, stored } = letter;
-        let queue = slot.queue.options().name.clone();
-        let letter = DeadLetter { message, reason, target, queue };
-        let routed = letter.route(&slot.vhost, self.now_ms).filter(|(_, queues)| !queues.is_empty());
+        let Letter { message, why, stored } = letter;
+        let options = slot.queue.options();
+        let routed = match why {
+            Why::Died(reason, target) => {
+                let letter = DeadLetter { message, reason, target, queue: options.name.clone() };
+                letter.route(&slot.vhost, self.now_ms)
+            }
+            Why::Due => options
+                .settings
+                .dead_letter
+                .as_ref()
+                .and_then(|target| delayed::route_due(&message, target.exchange.as_bytes(), &slot.vhost)),
+        };
+        let routed = routed.filter(|(_, queues)| !queues.is_empty());
         match (routed, stored) {
             (Some((message, queues)), stored) => {
                 let shard = &self.handle;
-                let buried =
-                    stored.map(|message| Arc::new(Buried { shard: Arc::clone(shard), queue: from, message }));
+                let buried = stored.map(|gone| {
+                    let leaving = Leaving::DeadLetter(gone);
+                    Arc::new(Buried { shard: Arc::clone(shard), queue: from, leaving })
+                });
                 publish_dead_letter(&mut self.dead_letters, &message, &queues, buried.as_ref());
             }
             (None, Some(stored)) => self.forget(from, stored),
@@ -383,6 +488,7 @@ impl Shard {
     fn forget(&mut self, queue: QueueRef, gone: Forgotten) {
         if let Some(slot) = Self::find_mut(&mut self.queues, queue) {
             let Forgotten { seq, priority, persistent, body_len } = gone;
+            slot.queue.forgotten(&gone);
             self.turn.forget(&mut slot.index, priority, seq, persistent, u64::from(body_len));
         }
     }
@@ -394,13 +500,24 @@ impl Shard {
             self.timers.remove(&(deadline, queue.slot));
         }
         // The name is free before anyone is told, and whoever asked is told when that is durable.
-        if let Some(lsn) = slot.vhost.remove_queue(&slot.queue.options().name, queue) {
+        let name = &slot.queue.options().name;
+        let (recorded, removed) = slot.vhost.remove_queue(name, queue);
+        if let Some(removed) = removed
+            && self.parts.events.are_wanted()
+        {
+            let port = asked_by.and_then(|connection| self.parts.ports.find(connection));
+            let user = port.as_ref().and_then(|port| port.opened.get()).map(|(_, user)| &*user.name);
+            self.parts.events.removed(&slot.vhost.name, &removed, INTERNAL_USER);
+            self.parts.events.queue_deleted(&slot.vhost.name, name, user.unwrap_or(INTERNAL_USER));
+        }
+        if let Some(lsn) = recorded {
             self.turn_lsn = self.turn_lsn.max(lsn);
             if let Some(connection) = asked_by {
                 self.connections.promise_deletion(connection);
             }
         }
         let id = slot.queue.options().queue.id;
+        slot.queue.stored_keys().for_each(|hash| self.keys.forget(id, hash));
         self.gone.damaged.extend(slot.stopped.is_some().then_some(id));
         self.gone.extents.extend(slot.index.into_removed());
         self.handle.free_slot(queue.slot);
@@ -444,7 +561,7 @@ impl Shard {
         let Some(slot) = self.find(queue) else { return };
         let store = &self.parts.store;
         let loads = match &asked {
-            Asked::Next { after, bytes } => {
+            Asked::Next { after, bytes } | Asked::Expirations { after, bytes } => {
                 store.plan(&slot.index, priority, *after, *bytes).into_iter().collect()
             }
             Asked::These(seqs) => store.plan_fetch(&slot.index, priority, seqs),
@@ -497,6 +614,14 @@ impl Shard {
                 return;
             }
             Asked::Next { .. } => Command::Loaded { priority, end: messages.is_empty(), messages },
+            Asked::Expirations { .. } => {
+                let ttl = |message: &Message| own_ttl_ms(&slot.queue, message);
+                let expirations = messages.iter();
+                let expirations = expirations
+                    .filter_map(|stored| Some(Expiration::after(ttl(&stored.message)?, stored)))
+                    .collect();
+                Command::Scanned { priority, expirations, last }
+            }
             Asked::These(asked) => Command::Fetched { priority, asked, messages },
         };
         self.apply_to_queue(queue, command, None);

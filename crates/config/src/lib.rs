@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 pub use parse::ConfigError;
+pub use value::bytes;
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +34,8 @@ pub struct Config {
     pub max_message_size: u64,
     /// The virtual host that exists from the start (`default_vhost`).
     pub default_vhost: String,
+    /// The type of queues that are declared without one (`default_queue_type`).
+    pub default_queue_type: Option<String>,
     /// The user that exists from the start (`default_user`).
     pub default_user: String,
     /// Its password (`default_pass`).
@@ -51,6 +54,23 @@ pub struct Config {
     pub cluster_name: Option<String>,
     /// What is logged (`log.console.level`).
     pub log_level: LogLevel,
+    /// What is published to the exchange `amq.rabbitmq.log` of the default virtual host (`log.exchange`,
+    /// `log.exchange.level`); without it there is no such exchange.
+    pub log_exchange: Option<LogLevel>,
+    /// The virtual host that has the exchange `amq.rabbitmq.event`, if any has (`event_exchange.enabled`,
+    /// `event_exchange.vhost`).
+    pub event_exchange: Option<String>,
+    /// What is added to messages that come in (`message_interceptors.incoming.*`).
+    pub interceptors: Interceptors,
+}
+
+/// What is added to messages that come in: whether what the publisher has given is overwritten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Interceptors {
+    /// The time (`message_interceptors.incoming.set_header_timestamp.overwrite`).
+    pub timestamp: Option<bool>,
+    /// The node (`message_interceptors.incoming.set_header_routing_node.overwrite`).
+    pub routing_node: Option<bool>,
 }
 
 /// Where to listen.
@@ -108,6 +128,7 @@ impl Default for Config {
             channel_max: 2047,
             max_message_size: 16 * 1024 * 1024,
             default_vhost: "/".to_owned(),
+            default_queue_type: None,
             default_user: "guest".to_owned(),
             default_pass: "guest".to_owned(),
             default_permissions: PermissionPatterns {
@@ -121,6 +142,9 @@ impl Default for Config {
             disk_free_limit: 50_000_000,
             cluster_name: None,
             log_level: LogLevel::Info,
+            log_exchange: None,
+            event_exchange: None,
+            interceptors: Interceptors::default(),
         }
     }
 }
@@ -144,6 +168,12 @@ impl Config {
             Watermark::Absolute(bytes) => bytes,
             Watermark::Relative(part) => (memory::total_bytes() as f64 * part) as u64,
         }
+    }
+
+    /// Memory of the machine or container, in bytes.
+    #[must_use]
+    pub fn machine_memory() -> u64 {
+        memory::total_bytes()
     }
 
     /// Users that may connect from this machine only.

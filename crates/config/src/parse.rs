@@ -14,6 +14,7 @@ pub struct ConfigError {
 
 pub(crate) fn parse(text: &str) -> Result<Config, ConfigError> {
     let mut config = Config::default();
+    let mut exchanges = Exchanges::default();
     for (index, line) in text.lines().enumerate() {
         let fail = |reason| ConfigError { line: index + 1, reason };
         let line = without_comment(line).trim();
@@ -23,9 +24,52 @@ pub(crate) fn parse(text: &str) -> Result<Config, ConfigError> {
         let (key, value) =
             line.split_once('=').ok_or_else(|| fail(format!("'{line}' is not of the form 'key = value'")))?;
         let value = unquote(value.trim());
-        set(&mut config, key.trim(), value).map_err(|reason| fail(format!("{}: {reason}", key.trim())))?;
+        let key = key.trim();
+        let is_taken = exchanges.set(key, value).map_err(|reason| fail(format!("{key}: {reason}")))?;
+        if !is_taken {
+            set(&mut config, key, value).map_err(|reason| fail(format!("{key}: {reason}")))?;
+        }
     }
+    exchanges.apply(&mut config);
     Ok(config)
+}
+
+/// Exchanges that the broker publishes to: each is described by several keys, in any order.
+#[derive(Debug, Default)]
+struct Exchanges {
+    log: bool,
+    log_level: Option<LogLevel>,
+    events: Option<bool>,
+    event_vhost: Option<String>,
+}
+
+impl Exchanges {
+    /// Whether the key is about one of them.
+    fn set(&mut self, key: &str, value: &str) -> Result<bool, String> {
+        match key {
+            "log.exchange" => self.log = value::boolean(value)?,
+            "log.exchange.level" => self.log_level = Some(log_level(value)?),
+            "event_exchange.enabled" => self.events = Some(value::boolean(value)?),
+            "event_exchange.vhost" => self.event_vhost = Some(value.to_owned()),
+            "event_exchange.protocol" => match value {
+                "amqp_0_9_1" => {}
+                "amqp_1_0" => return Err("events are published as messages of amqp_0_9_1 only".to_owned()),
+                _ => return Err(format!("'{value}' is no protocol: amqp_0_9_1 or amqp_1_0")),
+            },
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The log exchange has the level `info` unless another one is given, as all outputs of RabbitMQ's log. The event
+    /// exchange is a plugin there, whose other settings are known only where it is enabled: so they enable it here.
+    fn apply(self, config: &mut Config) {
+        let level = self.log_level.unwrap_or(LogLevel::Info);
+        config.log_exchange = self.log.then_some(level);
+        if self.events.unwrap_or(self.event_vhost.is_some()) {
+            config.event_exchange = Some(self.event_vhost.unwrap_or_else(|| config.default_vhost.clone()));
+        }
+    }
 }
 
 /// A `#` starts a comment, except within quotes.
@@ -62,6 +106,7 @@ fn set(config: &mut Config, key: &str, value: &str) -> Result<(), String> {
         "channel_max" => config.channel_max = value::number(value)?,
         "max_message_size" => config.max_message_size = message_size(value)?,
         "default_vhost" => value.clone_into(&mut config.default_vhost),
+        "default_queue_type" => config.default_queue_type = Some(queue_type(value)?),
         "default_user" => value.clone_into(&mut config.default_user),
         "default_pass" => value.clone_into(&mut config.default_pass),
         "default_permissions.configure" => value.clone_into(&mut config.default_permissions.configure),
@@ -92,6 +137,14 @@ fn set(config: &mut Config, key: &str, value: &str) -> Result<(), String> {
             }
         }
         "log.console.level" => config.log_level = log_level(value)?,
+        "message_interceptors.incoming.set_header_timestamp.overwrite"
+        | "incoming_message_interceptors.set_header_timestamp.overwrite" => {
+            config.interceptors.timestamp = Some(value::boolean(value)?);
+        }
+        "message_interceptors.incoming.set_header_routing_node.overwrite"
+        | "incoming_message_interceptors.set_header_routing_node.overwrite" => {
+            config.interceptors.routing_node = Some(value::boolean(value)?);
+        }
         _ => return set_named(config, key, value),
     }
     Ok(())
@@ -110,6 +163,14 @@ fn set_named(config: &mut Config, key: &str, value: &str) -> Result<(), String> 
         return Ok(());
     }
     Err("this setting is not known".to_owned())
+}
+
+fn queue_type(value: &str) -> Result<String, String> {
+    match value {
+        "classic" | "quorum" => Ok(value.to_owned()),
+        "stream" => Err("streams are not available yet".to_owned()),
+        other => Err(format!("'{other}' is no queue type: classic or quorum")),
+    }
 }
 
 fn frame_max(value: &str) -> Result<u32, String> {
@@ -159,6 +220,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Interceptors;
 
     fn error(text: &str) -> String {
         parse(text).map_or_else(|error| error.to_string(), |_| "no error".to_owned())
@@ -192,6 +254,56 @@ mod tests {
         assert_eq!(config.memory_limit(), 2 << 30);
         assert_eq!(config.disk_free_limit, 1_000_000_000);
         assert_eq!(config.log_level, LogLevel::Warning);
+    }
+
+    #[test]
+    fn cfg6_the_log_exchange_and_its_level() {
+        let exchange = |text| parse(text).expect("it is right").log_exchange;
+        assert_eq!(exchange(""), None);
+        assert_eq!(exchange("log.exchange = true"), Some(LogLevel::Info));
+        assert_eq!(exchange("log.exchange.level = debug\nlog.exchange = true"), Some(LogLevel::Debug));
+        assert_eq!(exchange("log.exchange = false\nlog.exchange.level = debug"), None);
+        assert_eq!(
+            error("log.exchange.level = loud"),
+            "line 1: log.exchange.level: 'loud' is no level: debug, info, notice, warning, error, critical or none"
+        );
+    }
+
+    #[test]
+    fn e6_the_event_exchange_and_its_virtual_host() {
+        let vhost = |text| parse(text).expect("it is right").event_exchange;
+        assert_eq!(vhost(""), None);
+        assert_eq!(vhost("event_exchange.enabled = true").as_deref(), Some("/"));
+        assert_eq!(vhost("event_exchange.enabled = true\ndefault_vhost = a").as_deref(), Some("a"));
+        assert_eq!(vhost("event_exchange.vhost = events").as_deref(), Some("events"));
+        assert_eq!(vhost("event_exchange.vhost = events\nevent_exchange.enabled = false"), None);
+        assert_eq!(vhost("event_exchange.protocol = amqp_0_9_1"), None);
+        assert_eq!(
+            error("event_exchange.protocol = amqp_1_0"),
+            "line 1: event_exchange.protocol: events are published as messages of amqp_0_9_1 only"
+        );
+        assert_eq!(
+            error("event_exchange.protocol = mqtt"),
+            "line 1: event_exchange.protocol: 'mqtt' is no protocol: amqp_0_9_1 or amqp_1_0"
+        );
+    }
+
+    #[test]
+    fn r6_interceptors_by_their_new_and_old_names() {
+        for prefix in ["message_interceptors.incoming", "incoming_message_interceptors"] {
+            let config = parse(&format!(
+                "{prefix}.set_header_timestamp.overwrite = true\n\
+                 {prefix}.set_header_routing_node.overwrite = false\n"
+            ));
+            let interceptors = Interceptors { timestamp: Some(true), routing_node: Some(false) };
+            assert_eq!(config.expect("it is right").interceptors, interceptors);
+        }
+        assert_eq!(parse("").expect("it is right").interceptors, Interceptors::default());
+        assert!(error("message_interceptors.incoming.set_header_timestamp.overwrite = 1").contains("'1'"));
+        assert_eq!(
+            error("message_interceptors.incoming.other.overwrite = true"),
+            "line 1: message_interceptors.incoming.other.overwrite: this setting is not known"
+        );
     }
 
     #[test]

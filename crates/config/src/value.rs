@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 
-/// A number of bytes, with an optional unit.
-pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+/// A number of bytes, with an optional unit as in `64MiB` or `2GB`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn bytes(text: &str) -> Result<u64, String> {
     const UNITS: &[(&str, u64)] = &[
         ("kib", 1 << 10),
         ("mib", 1 << 20),

@@ -58,25 +58,36 @@ impl Effects for Counts {
 
     fn consumer_cancelled(&mut self, _: ConnectionId, _: ChannelId, _: ConsumerId) {}
 
+    fn consumer_timed_out(&mut self, _: ConnectionId, _: ChannelId, _: ConsumerId, _: u64) {}
+
     fn deleted(&mut self) {}
 
     warren_testkit::store_effects!();
 }
 
 fn queue() -> Queue {
+    queue_with(Settings::default())
+}
+
+fn queue_with(settings: Settings) -> Queue {
     let options = QueueOptions {
         queue: QueueRef { id: QueueId(0), shard: 0, slot: 0 },
         name: ShortString::new(b"queue").expect("it is short"),
         vhost: Arc::from("/"),
         durable: false,
         auto_delete: false,
-        settings: Settings::default(),
+        settings,
     };
     Queue::new(options, 0)
 }
 
 fn message() -> Message {
-    let parts = MessageParts { routing_key: b"queue", properties: &[0x10, 0, 2], ..MessageParts::default() };
+    message_with(0, None)
+}
+
+fn message_with(priority: u8, expiration_ms: Option<u64>) -> Message {
+    let (routing_key, properties) = (b"queue", &[0x10, 0, 2]);
+    let parts = MessageParts { routing_key, properties, priority, expiration_ms, ..MessageParts::default() };
     Message::new(&parts, &[7; 16])
 }
 
@@ -136,6 +147,7 @@ fn turns(criterion: &mut Criterion) {
                 prefetch: 0,
                 limit: None,
                 priority: 0,
+                timeout_ms: None,
             };
             queue.apply(0, Command::Consume(Box::new(new)), &mut effects);
         }
@@ -148,36 +160,65 @@ fn turns(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Messages of a backlog.
+const BACKLOG: u64 = 100_000;
+
+/// A queue with a backlog, most of it in the store.
+fn filled(max_priority: u8, expiration_ms: impl Fn(u64) -> Option<u64>) -> (Queue, Counts) {
+    let (mut queue, mut effects) =
+        (queue_with(Settings { max_priority, ..Settings::default() }), Counts::default());
+    for number in 0..BACKLOG {
+        let priority = (number % (u64::from(max_priority) + 1)) as u8;
+        let message = message_with(priority, expiration_ms(number));
+        queue.apply(0, publish(&message, number), &mut effects);
+    }
+    (queue, effects)
+}
+
+/// Applies a command, and what the store answers.
+fn apply(queue: &mut Queue, effects: &mut Counts, now: u64, command: Command) {
+    queue.apply(now, command, effects);
+    while let Some(answer) = effects.store.answer() {
+        queue.apply(now, answer, effects);
+    }
+}
+
+fn drain((queue, effects): &mut (Queue, Counts)) -> u64 {
+    let getter = Getter { connection: PUBLISHER, channel: CHANNEL, no_ack: true };
+    while queue.ready_len() > 0 {
+        apply(queue, effects, 0, Command::Get(getter));
+    }
+    effects.replies
+}
+
 fn backlog(criterion: &mut Criterion) {
-    const LEN: u64 = 100_000;
-    let message = message();
-    let filled = || {
-        let (mut queue, mut effects) = (queue(), Counts::default());
-        for number in 0..LEN {
-            queue.apply(0, publish(&message, number), &mut effects);
-        }
-        queue
-    };
     let mut group = criterion.benchmark_group("backlog");
-    group.throughput(Throughput::Elements(LEN));
-    group.bench_function("push", |bencher| bencher.iter_with_large_drop(filled));
-    group.bench_function("get", |bencher| {
-        let getter = Getter { connection: PUBLISHER, channel: CHANNEL, no_ack: true };
-        let drain = |queue: &mut Queue| {
-            let mut effects = Counts::default();
-            while queue.ready_len() > 0 {
-                queue.apply(0, Command::Get(getter), &mut effects);
+    group.throughput(Throughput::Elements(BACKLOG));
+    group.sample_size(10);
+    let plain = |_| None;
+    group.bench_function("push", |bencher| bencher.iter_with_large_drop(|| filled(0, plain)));
+    for (name, max_priority) in [("get", 0), ("get, 256 priorities", 255)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched_ref(|| filled(max_priority, plain), drain, BatchSize::LargeInput);
+        });
+    }
+    // In no order, over three months.
+    let any_time = |number: u64| Some(1 + number * 7_919 % 100_003 * 77_760);
+    group.bench_function("push, expiring", |bencher| bencher.iter_with_large_drop(|| filled(0, any_time)));
+    group.bench_function("expire", |bencher| {
+        let expire = |(queue, effects): &mut (Queue, Counts)| {
+            while let Some(deadline) = queue.deadline() {
+                apply(queue, effects, deadline, Command::Tick);
             }
-            effects.replies
+            assert_eq!(queue.ready_len(), 0);
         };
-        bencher.iter_batched_ref(filled, drain, BatchSize::LargeInput);
+        bencher.iter_batched_ref(|| filled(0, any_time), expire, BatchSize::LargeInput);
     });
     group.bench_function("purge", |bencher| {
-        let purge = |queue: &mut Queue| {
-            let purge = Command::Purge { connection: PUBLISHER, channel: CHANNEL };
-            queue.apply(0, purge, &mut Counts::default());
+        let purge = |(queue, effects): &mut (Queue, Counts)| {
+            apply(queue, effects, 0, Command::Purge { connection: PUBLISHER, channel: CHANNEL });
         };
-        bencher.iter_batched_ref(filled, purge, BatchSize::LargeInput);
+        bencher.iter_batched_ref(|| filled(0, plain), purge, BatchSize::LargeInput);
     });
     group.finish();
 }

@@ -1,8 +1,11 @@
 use std::sync::Arc;
 
-use crate::settings::{DeadLetterTarget, DeathReason};
+use crate::dedup::{DedupKey, StoredKey};
+use crate::settings::{DeadLetterTarget, DeathReason, Settings};
 use warren_types::session::{Delivery, DeliveryRange, Reply, Settle, Tracking};
-use warren_types::{AmqpError, ChannelId, ChannelLimit, ConnectionId, ConsumerId, Message, StoredMessage};
+use warren_types::{
+    AmqpError, ChannelId, ChannelLimit, ConnectionId, ConsumerId, Message, ShortString, StoredMessage,
+};
 
 /// What can be asked of a queue.
 #[derive(Debug)]
@@ -39,6 +42,13 @@ pub enum Command {
         connection: ConnectionId,
         /// Channel of the consumer.
         channel: ChannelId,
+        /// The consumer.
+        consumer: ConsumerId,
+    },
+    /// Remove a consumer whose client may not have it any more, and tell it; its unacked messages stay.
+    Revoke {
+        /// Connection of the consumer.
+        connection: ConnectionId,
         /// The consumer.
         consumer: ConsumerId,
     },
@@ -81,6 +91,15 @@ pub enum Command {
         /// There are no more.
         end: bool,
     },
+    /// What was asked for with [`Effects::scan`].
+    Scanned {
+        /// The priority.
+        priority: u8,
+        /// The messages that expire by themselves, in rising order.
+        expirations: Vec<Expiration>,
+        /// The last message that was looked at; none if there are no more.
+        last: Option<u64>,
+    },
     /// Messages that were asked for with [`Effects::fetch`].
     Fetched {
         /// Their priority.
@@ -90,15 +109,36 @@ pub enum Command {
         /// Those that there are, in rising order.
         messages: Vec<StoredMessage>,
     },
+    /// The queue goes with the connection that it belongs to: what is left may become dead letters first.
+    Close {
+        /// Who waits for it and where the answer goes.
+        asked_by: Option<(ConnectionId, ChannelId)>,
+    },
+    /// Take these ready messages out, as an operator has chosen; what is not ready any more is left out.
+    Take {
+        /// Their priorities, and what they were when they were looked at.
+        chosen: Vec<(u8, StoredMessage)>,
+        /// What becomes of them.
+        fate: Fate,
+    },
+    /// A message that was taken out to be moved is safe elsewhere, or nobody has taken it.
+    Moved {
+        /// Its number in the queue.
+        seq: u64,
+        /// Whether somebody has taken it; if not, it comes back to its place.
+        taken: bool,
+    },
     /// Delete the queue.
     Delete {
-        /// Who asks and where the answer goes; none if the queue goes with its owner.
+        /// Who asks and where the answer goes.
         asked_by: Option<(ConnectionId, ChannelId)>,
         /// Only without consumers.
         if_unused: bool,
         /// Only without ready messages.
         if_empty: bool,
     },
+    /// What the queue is asked for has changed. What never changes must be the same.
+    Configure(Box<Settings>),
     /// Nothing but that time has passed.
     Tick,
     /// A channel, or the whole connection, is gone.
@@ -108,6 +148,42 @@ pub enum Command {
         /// The channel, if only that.
         channel: Option<ChannelId>,
     },
+}
+
+/// What becomes of ready messages that an operator has chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// They are gone.
+    Delete,
+    /// They are nobody's until [`Command::Moved`] tells how it went.
+    Move,
+    /// They stay; others get the same.
+    Copy,
+}
+
+/// A ready message as an operator sees it.
+#[derive(Debug, Clone)]
+pub struct Browsed {
+    /// Its priority.
+    pub priority: u8,
+    /// Its number in the queue.
+    pub seq: u64,
+    /// When it came, in milliseconds of the queue's clock.
+    pub at: u64,
+    /// When it expires, or is due if it is held back, in milliseconds of the queue's clock.
+    pub expires_at: Option<u64>,
+    /// Whether it was delivered before.
+    pub redelivered: bool,
+    /// How often its delivery failed.
+    pub failed: u16,
+    /// How often it was delivered since the broker was started.
+    pub acquired: u16,
+    /// Whether it survives a restart.
+    pub persistent: bool,
+    /// Bytes of its body.
+    pub body_len: u32,
+    /// The message; none while only the store has it.
+    pub message: Option<Message>,
 }
 
 /// A message and who published it.
@@ -153,6 +229,32 @@ pub struct NewConsumer {
     pub limit: Option<Arc<ChannelLimit>>,
     /// Consumers of a higher priority are served first (`x-priority`).
     pub priority: i64,
+    /// How long it may take to acknowledge a message, in milliseconds (`x-consumer-timeout`); wins over the queue's.
+    pub timeout_ms: Option<u64>,
+}
+
+/// When a stored message expires by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expiration {
+    /// Its number in the queue.
+    pub seq: u64,
+    /// When it expires, in milliseconds of the queue's clock.
+    pub at: u64,
+    /// Whether it would survive a restart.
+    pub persistent: bool,
+    /// Bytes of its body.
+    pub body_len: u32,
+}
+
+impl Expiration {
+    /// What is to be known of a stored message that expires after so many milliseconds.
+    #[must_use]
+    pub fn after(ttl_ms: u64, stored: &StoredMessage) -> Self {
+        let StoredMessage { seq, at, persistent, message } = stored;
+        let at = at.saturating_add(ttl_ms);
+        let body_len = u32::try_from(message.body_len()).unwrap_or(u32::MAX);
+        Self { seq: *seq, at, persistent: *persistent, body_len }
+    }
 }
 
 /// A stored message that is not in the queue any more.
@@ -193,11 +295,53 @@ pub trait Effects {
         stored: Option<Forgotten>,
     );
 
+    /// The hash of a message's value of a header, if it has a value; the same after a restart is not asked.
+    fn group(&self, message: &Message, header: &ShortString) -> Option<u64>;
+
+    /// What a message's value of a header is remembered as, if it has a value; the same for ever.
+    fn dedup_key(&self, message: &Message, header: &ShortString) -> Option<DedupKey>;
+
+    /// The store remembers a key beyond a restart, behind all messages that it was given so far.
+    fn remember(&mut self, key: StoredKey);
+
+    /// The store need not remember a key any more.
+    fn forget_key(&mut self, hash: u128);
+
+    /// What this command has accepted as durable waits also for all keys that were remembered before.
+    fn await_keys(&mut self);
+
+    /// How long a message that came to a queue of the kind [`Gate`](crate::QueueKind::Gate) is held back, in
+    /// milliseconds.
+    fn delay_ms(&self, message: &Message) -> u64;
+
+    /// A message that an operator has chosen was ready: now its fate is met.
+    fn taken(&mut self, seq: u64);
+
+    /// Whether the store has a message of the queue.
+    fn is_stored(&self, priority: u8, seq: u64) -> bool;
+
+    /// A message that was held back goes on its way. If it is stored, it is to be forgotten once it has
+    /// arrived.
+    fn release(&mut self, message: Message, stored: Option<Forgotten>);
+
+    /// The message as it is delivered again: with headers that tell how often its delivery failed, and how often it was
+    /// delivered before (features.md M30).
+    fn with_counts(&self, message: &Message, failed: u32, acquired: u32) -> Message;
+
     /// What became of an immediate message.
     fn immediate(&mut self, connection: ConnectionId, channel: ChannelId, number: u64, taken: bool);
 
     /// A consumer ends because the queue does.
     fn consumer_cancelled(&mut self, connection: ConnectionId, channel: ChannelId, consumer: ConsumerId);
+
+    /// A consumer ends because it has not acknowledged a message in time, in milliseconds.
+    fn consumer_timed_out(
+        &mut self,
+        connection: ConnectionId,
+        channel: ChannelId,
+        consumer: ConsumerId,
+        timeout_ms: u64,
+    );
 
     /// The queue is gone: no further command may be applied.
     fn deleted(&mut self);
@@ -218,6 +362,10 @@ pub trait Effects {
 
     /// Read these stored messages, in rising order, and apply [`Command::Fetched`].
     fn fetch(&mut self, priority: u8, seqs: &[u64]);
+
+    /// Look through the stored messages of this priority that follow number `after`, about so many bytes of them, for
+    /// those that expire by themselves, and apply [`Command::Scanned`].
+    fn scan(&mut self, priority: u8, after: Option<u64>, bytes: usize);
 
     /// Whether there is memory for more resident messages than the few that every queue may have.
     fn room(&self) -> bool;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use warren_types::{ChannelId, ChannelLimit, ConnectionId, ConsumerId, QueueRef};
+use warren_types::{ChannelId, ConnectionId, ConsumerId, QueueRef};
 
 use crate::NewConsumer;
 
@@ -33,19 +33,19 @@ impl Consumer {
             && (self.new.no_ack || self.new.prefetch == 0 || self.unacked < self.new.prefetch)
     }
 
-    /// The limit that deliveries to it count for.
-    fn limit(&self) -> Option<&ChannelLimit> {
-        self.new.limit.as_deref().filter(|_| !self.new.no_ack)
-    }
-
     /// Whether it could take a message, but for what other queues hand out at this moment.
     fn would_take(&self) -> bool {
-        self.can_take() && self.limit().is_none_or(ChannelLimit::has_room)
+        self.can_take() && self.new.limit.as_ref().is_none_or(|limit| limit.has_room())
     }
 
-    /// Takes a place of its channel's limit; if there is none, it waits for one.
+    /// Takes a place of its channel's limit; if there is none, it waits for one. Who acknowledges nothing waits as
+    /// well, but takes no place (`rabbit_limiter:can_send/3`).
     fn take_place(&mut self, queue: QueueRef) -> bool {
-        self.limited = self.limit().is_some_and(|limit| !limit.take(queue, self.new.consumer));
+        let NewConsumer { consumer, no_ack, limit, .. } = &self.new;
+        self.limited = limit.as_ref().is_some_and(|limit| match no_ack {
+            true => !limit.pass(queue, *consumer),
+            false => !limit.take(queue, *consumer),
+        });
         !self.limited
     }
 }
@@ -58,18 +58,26 @@ pub(crate) struct Consumers {
     /// For each priority, the highest first: slots of the consumers that may be able to take a message, the next
     /// one first.
     rounds: Vec<(i64, VecDeque<usize>)>,
-    /// With a single active consumer: consumers in the order in which they came, the active one first.
+    /// With a single active consumer: the active one, and behind it the others in the order in which they came.
     line: Option<VecDeque<usize>>,
+    /// A consumer of higher priority takes over from the active one, once that has settled what it has.
+    preempts: bool,
 }
 
 impl Consumers {
-    pub(crate) fn new(single_active: bool) -> Self {
-        Self { line: single_active.then(VecDeque::new), ..Self::default() }
+    pub(crate) fn new(single_active: bool, preempts: bool) -> Self {
+        Self { line: single_active.then(VecDeque::new), preempts, ..Self::default() }
     }
 
     /// Whether only one consumer at a time gets messages.
     pub(crate) fn is_single_active(&self) -> bool {
         self.line.is_some()
+    }
+
+    /// The one that gets messages, if only one does.
+    pub(crate) fn active(&self) -> Option<(ConnectionId, ConsumerId)> {
+        let consumer = self.slots[*self.line.as_ref()?.front()?].as_ref()?;
+        Some((consumer.new.connection, consumer.new.consumer))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -100,9 +108,16 @@ impl Consumers {
         self.join_round(priority, slot);
     }
 
+    /// What the consumer was added as.
+    pub(crate) fn get(&self, connection: ConnectionId, consumer: ConsumerId) -> Option<&NewConsumer> {
+        let slot = self.by_id.get(&(connection, consumer))?;
+        self.slots[*slot].as_ref().map(|consumer| &consumer.new)
+    }
+
     /// Removes the consumers for which `gone` is true and returns them.
     pub(crate) fn remove(&mut self, gone: impl Fn(&NewConsumer) -> bool) -> Vec<NewConsumer> {
         let mut removed = Vec::new();
+        let active = self.line.as_ref().and_then(|line| line.front().copied());
         for slot in 0..self.slots.len() {
             if self.slots[slot].as_ref().is_some_and(|consumer| gone(&consumer.new))
                 && let Some(consumer) = self.slots[slot].take()
@@ -117,6 +132,9 @@ impl Consumers {
                 removed.push(consumer.new);
             }
         }
+        if active.is_some_and(|active| self.slots[active].is_none()) {
+            self.activate(self.first_in_line());
+        }
         while matches!(self.slots.last(), Some(None)) {
             self.slots.pop();
         }
@@ -127,18 +145,51 @@ impl Consumers {
     /// The consumer whose turn it is, if any can take a message; it goes to the end of its round, and has taken a
     /// place of its channel's limit.
     pub(crate) fn next(&mut self, queue: QueueRef) -> Option<&mut Consumer> {
-        let active = match &self.line {
-            Some(line) => Some(*line.front()?),
-            None => None,
-        };
-        let slot = match active {
-            Some(active) => {
-                let consumer = self.slots[active].as_mut()?;
-                (consumer.can_take() && consumer.take_place(queue)).then_some(active)?
-            }
-            None => self.next_slot(queue)?,
-        };
-        self.slots[slot].as_mut()
+        if self.line.is_none() {
+            let slot = self.next_slot(queue)?;
+            return self.slots[slot].as_mut();
+        }
+        let place = self.active_place()?;
+        self.activate(Some(place));
+        let active = *self.line.as_ref()?.front()?;
+        let consumer = self.slots[active].as_mut()?;
+        (consumer.can_take() && consumer.take_place(queue)).then_some(consumer)
+    }
+
+    /// The place in the line of the consumer that is active now, if any.
+    fn active_place(&self) -> Option<usize> {
+        if !self.preempts {
+            return Some(0);
+        }
+        let active = self.slots[*self.line.as_ref()?.front()?].as_ref()?;
+        self.first_in_line().filter(|first| *first == 0 || active.unacked == 0)
+    }
+
+    /// The place in the line of who came first among those of the highest priority.
+    fn first_in_line(&self) -> Option<usize> {
+        let priority = |slot: &usize| self.slots[*slot].as_ref().map(|consumer| consumer.new.priority);
+        let places = self.line.as_ref()?.iter().map(priority).enumerate();
+        places.max_by_key(|(place, priority)| (*priority, std::cmp::Reverse(*place))).map(|(place, _)| place)
+    }
+
+    fn activate(&mut self, place: Option<usize>) {
+        if let Some(line) = &mut self.line
+            && let Some(slot) = place.filter(|place| *place > 0).and_then(|place| line.remove(place))
+        {
+            line.push_front(slot);
+        }
+    }
+
+    /// This consumer, if it can take a message; it has taken a place of its channel's limit then.
+    pub(crate) fn this(&mut self, id: (ConnectionId, ConsumerId), queue: QueueRef) -> Option<&mut Consumer> {
+        let consumer = self.slots[*self.by_id.get(&id)?].as_mut()?;
+        (consumer.can_take() && consumer.take_place(queue)).then_some(consumer)
+    }
+
+    /// Whether [`Consumers::this`] would give this one.
+    pub(crate) fn can_take(&self, id: (ConnectionId, ConsumerId)) -> bool {
+        let slot = self.by_id.get(&id).and_then(|slot| self.slots[*slot].as_ref());
+        slot.is_some_and(Consumer::would_take)
     }
 
     fn next_slot(&mut self, queue: QueueRef) -> Option<usize> {
@@ -176,7 +227,7 @@ impl Consumers {
     pub(crate) fn any_can_take(&self) -> bool {
         let can_take = |slot: &usize| self.slots[*slot].as_ref().is_some_and(Consumer::would_take);
         match &self.line {
-            Some(line) => line.front().is_some_and(can_take),
+            Some(line) => self.active_place().and_then(|place| line.get(place)).is_some_and(can_take),
             None => self.rounds.iter().any(|(_, round)| round.iter().any(can_take)),
         }
     }
@@ -208,6 +259,8 @@ pub(crate) struct Taker {
     pub no_ack: bool,
     /// The delivery takes a place of its channel's limit.
     pub limited: bool,
+    /// How long it may take to acknowledge, if not as long as the queue allows.
+    pub timeout_ms: Option<u64>,
 }
 
 impl Consumer {
@@ -217,8 +270,9 @@ impl Consumer {
         if !self.new.no_ack {
             self.unacked += 1;
         }
-        let NewConsumer { connection, channel, consumer, no_ack, .. } = self.new;
-        Taker { connection, channel, consumer, no_ack, limited: self.limit().is_some() }
+        let NewConsumer { connection, channel, consumer, no_ack, timeout_ms, .. } = self.new;
+        let limited = !no_ack && self.new.limit.is_some();
+        Taker { connection, channel, consumer, no_ack, limited, timeout_ms }
     }
 
     /// The socket took so many bytes.

@@ -18,16 +18,22 @@
 //! 3. no consumer holds more unacked messages than its prefetch;
 //! 4. while a message is ready, no consumer could take it.
 //!
-//! Time is a number of milliseconds that comes with each command and never falls. Messages expire at the head of
-//! their priority, as in RabbitMQ's classic queues (features.md M31).
+//! A queue may drop messages that it had lately: [`Settings::dedup`]. Their keys are stored right behind them.
+//!
+//! Time is a number of milliseconds that comes with each command and never falls. Messages expire on time wherever they
+//! stand, where RabbitMQ's wait until they are at the head (features.md M31).
 
 mod command;
 mod consumers;
+mod dedup;
+mod due;
+mod groups;
 mod messages;
 mod queue;
 mod settings;
 
-pub use command::{Command, Effects, Forgotten, Getter, NewConsumer, Publish};
+pub use command::{Browsed, Command, Effects, Expiration, Fate, Forgotten, Getter, NewConsumer, Publish};
 pub use consumers::CONSUMER_WINDOW;
+pub use dedup::{DedupKey, StoredKey};
 pub use queue::{Queue, QueueOptions, RESIDENT_MAX, Restored, RestoredLevel};
-pub use settings::{DeadLetterTarget, DeathReason, Overflow, Settings};
+pub use settings::{DeadLetterTarget, DeathReason, Dedup, Overflow, QueueKind, Retry, RetryOf, Settings};

@@ -143,8 +143,7 @@ impl Model {
     fn can_take(&self, id: u32) -> bool {
         let consumer = &self.consumers[&id];
         let of_channel = |state: &State| matches!(state, State::Unacked { at, consumer: Some(_), .. } if *at == consumer.at);
-        let has_place =
-            consumer.no_ack || !consumer.at.is_limited() || self.count(of_channel) < CHANNEL_LIMIT as usize;
+        let has_place = !consumer.at.is_limited() || self.count(of_channel) < CHANNEL_LIMIT as usize;
         has_place
             && consumer.in_flight < CONSUMER_WINDOW
             && (consumer.no_ack || consumer.prefetch == 0 || self.unacked_of(id) < consumer.prefetch as usize)
@@ -179,7 +178,7 @@ impl Model {
             let message = &mut self.messages[number];
             match settle {
                 Settle::Ack | Settle::Reject => message.state = State::Gone,
-                Settle::Requeue => {
+                Settle::Requeue { .. } => {
                     message.state = State::Ready;
                     message.redelivered = true;
                 }
@@ -240,6 +239,10 @@ impl Effects for Checker<'_> {
     }
 
     fn consumer_cancelled(&mut self, _: ConnectionId, _: ChannelId, _: ConsumerId) {}
+
+    fn consumer_timed_out(&mut self, _: ConnectionId, _: ChannelId, _: ConsumerId, _: u64) {
+        panic!("no consumer has a time limit");
+    }
 
     fn deleted(&mut self) {
         self.deleted = true;
@@ -424,6 +427,7 @@ impl Run {
                 )
             }),
             priority: 0,
+            timeout_ms: None,
         };
         let (replies, ..) = self.apply(Command::Consume(Box::new(new)));
         assert!(matches!(replies[..], [Ok(Reply::Consuming)]));
@@ -465,7 +469,7 @@ fn settle() -> impl Strategy<Value = Settle> {
     prop_oneof![
         4 => Just(Settle::Ack),
         1 => Just(Settle::Reject),
-        3 => Just(Settle::Requeue),
+        3 => Just(Settle::Requeue { failed: false }),
     ]
 }
 

@@ -2,12 +2,14 @@
 //! restarted. Whatever happens, messages keep their order, none is lost or comes twice, and what is stored is what lives.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use warren_queue::{
-    CONSUMER_WINDOW, Command, DeadLetterTarget, DeathReason, Effects, Forgotten, Getter, NewConsumer,
-    Publish, Queue, QueueOptions, RESIDENT_MAX, Restored, RestoredLevel, Settings,
+    CONSUMER_WINDOW, Command, DeadLetterTarget, DeathReason, DedupKey, Effects, Expiration, Fate, Forgotten,
+    Getter, NewConsumer, Publish, Queue, QueueOptions, RESIDENT_MAX, Restored, RestoredLevel, Settings,
+    StoredKey,
 };
 use warren_types::session::{Delivery, DeliveryRange, Got, Reply, Settle, Tracking};
 use warren_types::{
@@ -35,6 +37,7 @@ enum Step {
         size: usize,
         persistent: bool,
         priority: u8,
+        ttl: Option<u64>,
     },
     Get {
         channel: u16,
@@ -76,6 +79,21 @@ enum Step {
     Restart {
         clean: bool,
     },
+    /// An operator chooses messages, of which some may not be ready any more.
+    Take {
+        pick: usize,
+        len: usize,
+        fate: Fate,
+    },
+    /// It is clear whether somebody has taken a message that was to be moved.
+    Moved {
+        pick: usize,
+        taken: bool,
+    },
+    /// A dead letter is safe elsewhere.
+    Arrive {
+        pick: usize,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,6 +106,8 @@ enum State {
     },
     /// Rejected, and to become a dead letter.
     Dying,
+    /// An operator moves it.
+    Moving,
     Gone,
 }
 
@@ -97,8 +117,13 @@ struct ModelMessage {
     priority: u8,
     persistent: bool,
     redelivered: bool,
+    /// How often its delivery failed.
+    failed: u32,
     at: u64,
+    /// When it expires by itself.
+    expires_at: Option<u64>,
     memory: usize,
+    message: Message,
 }
 
 #[derive(Debug)]
@@ -113,6 +138,7 @@ struct ModelConsumer {
 enum Asked {
     Next { after: Option<u64>, bytes: usize },
     These(Vec<u64>),
+    Scan { after: Option<u64> },
 }
 
 /// A store that answers when it is told to.
@@ -146,8 +172,18 @@ impl SlowStore {
             Asked::These(seqs) => {
                 seqs.iter().filter_map(|seq| self.messages.get(&(priority, *seq)).cloned()).collect()
             }
+            Asked::Scan { after } => {
+                let first = after.map_or(0, |after| after + 1);
+                let following = self.messages.range((priority, first)..=(priority, u64::MAX));
+                following.map(|(_, stored)| stored.clone()).take(messages).collect()
+            }
         };
         self.read.push((priority, asked, found));
+    }
+
+    fn has_behind(&self, priority: u8, after: Option<u64>) -> bool {
+        let first = after.map_or(0, |after| after + 1);
+        self.messages.range((priority, first)..=(priority, u64::MAX)).next().is_some()
     }
 
     /// What was read and is not gone meanwhile; if all of it is, the search goes on behind it.
@@ -164,8 +200,20 @@ impl SlowStore {
                 self.asked.push((priority, Asked::Next { after: last, bytes }));
                 None
             }
+            // Nothing was there when it was looked; but since?
+            Asked::Next { after, bytes } if messages.is_empty() && self.has_behind(priority, after) => {
+                self.asked.push((priority, Asked::Next { after, bytes }));
+                None
+            }
             Asked::Next { .. } => Some(Command::Loaded { priority, end: messages.is_empty(), messages }),
             Asked::These(asked) => Some(Command::Fetched { priority, asked, messages }),
+            Asked::Scan { .. } => {
+                let expirations = messages
+                    .iter()
+                    .filter_map(|stored| Some(Expiration::after(stored.message.expiration_ms()?, stored)))
+                    .collect();
+                Some(Command::Scanned { priority, expirations, last })
+            }
         }
     }
 }
@@ -182,6 +230,12 @@ struct World {
     now: u64,
     /// The most that was asked for at a time, in bytes.
     load_max: usize,
+    /// Dead letters that are not safe elsewhere yet: they are still stored.
+    on_their_way: Vec<Forgotten>,
+    /// What the last command of an operator has taken.
+    taken: Vec<u64>,
+    /// What becomes of it.
+    fate: Fate,
 }
 
 fn number_of(message: &Message) -> usize {
@@ -191,7 +245,18 @@ fn number_of(message: &Message) -> usize {
 
 impl World {
     fn first_of(&self, priority: u8) -> Option<usize> {
-        self.messages.iter().position(|m| m.state == State::Ready && m.priority == priority)
+        let is_first = |m: &ModelMessage| {
+            m.state == State::Ready && m.priority == priority && m.expires_at.is_none_or(|at| at > self.now)
+        };
+        self.messages.iter().position(is_first)
+    }
+
+    /// Ready messages, without and with those that have expired by themselves, which the queue may not know yet.
+    fn ready(&self) -> RangeInclusive<usize> {
+        let is_ready = |m: &&ModelMessage| m.state == State::Ready;
+        let all = self.messages.iter().filter(is_ready);
+        let live = all.clone().filter(|m| m.expires_at.is_none_or(|at| at > self.now));
+        live.count()..=all.count()
     }
 
     fn first_ready(&self) -> Option<usize> {
@@ -209,14 +274,18 @@ impl World {
         let of_channel = self.count(|state| {
             matches!(state, State::Unacked { consumer: Some(_), channel, .. } if channel == consumer.channel)
         });
-        (consumer.no_ack || consumer.channel != LIMITED || of_channel < CHANNEL_LIMIT as usize)
+        (consumer.channel != LIMITED || of_channel < CHANNEL_LIMIT as usize)
             && consumer.in_flight < CONSUMER_WINDOW
             && (consumer.no_ack || consumer.prefetch == 0 || unacked < consumer.prefetch as usize)
     }
 
     fn is_expired(&self, number: usize) -> bool {
         let ttl = self.settings.message_ttl_ms;
-        ttl.is_some_and(|ttl| self.messages[number].at + ttl <= self.now)
+        self.has_own_expired(number) || ttl.is_some_and(|ttl| self.messages[number].at + ttl <= self.now)
+    }
+
+    fn has_own_expired(&self, number: usize) -> bool {
+        self.messages[number].expires_at.is_some_and(|at| at <= self.now)
     }
 
     fn take(&mut self, number: usize, redelivered: bool, state: State) {
@@ -235,18 +304,21 @@ impl World {
         let unacked = State::Unacked { delivery: got.id.0, channel, consumer: None };
         let state = if no_ack { State::Gone } else { unacked };
         self.take(number_of(&got.message), got.redelivered, state);
-        assert_eq!(got.remaining as usize, self.count(|state| state == State::Ready));
+        assert!(self.ready().contains(&(got.remaining as usize)));
     }
 
     fn release(&mut self, number: usize, settle: Settle) {
         let is_buried = self.settings.dead_letter.is_some();
         let message = &mut self.messages[number];
-        message.redelivered |= settle == Settle::Requeue;
+        message.redelivered |= matches!(settle, Settle::Requeue { .. });
+        message.failed += u32::from(matches!(settle, Settle::Requeue { failed: true }));
+        let comes_too_often = self.settings.delivery_limit.is_some_and(|limit| message.failed > limit);
         message.state = match settle {
             Settle::Ack => State::Gone,
             Settle::Reject if is_buried => State::Dying,
             Settle::Reject => State::Gone,
-            Settle::Requeue => State::Ready,
+            Settle::Requeue { .. } if comes_too_often => State::Dying,
+            Settle::Requeue { .. } => State::Ready,
         };
     }
 }
@@ -291,20 +363,37 @@ impl Effects for World {
         let number = number_of(&message);
         let priority = self.messages[number].priority;
         match reason {
-            DeathReason::Rejected => assert_eq!(self.messages[number].state, State::Dying),
+            DeathReason::Rejected | DeathReason::DeliveryLimit => {
+                assert_eq!(self.messages[number].state, State::Dying);
+            }
             DeathReason::Expired => {
-                assert_eq!(self.first_of(priority), Some(number), "messages expire at the head");
                 assert!(self.is_expired(number));
+                let is_first = self.first_of(priority) == Some(number);
+                assert!(is_first || self.has_own_expired(number), "the queue's limit ends at the head first");
             }
             DeathReason::MaxLen => {
                 let lowest = (0..=self.settings.max_priority).find_map(|priority| self.first_of(priority));
                 assert_eq!(lowest, Some(number), "the oldest of the lowest priority gives way");
             }
+            DeathReason::QueueDeleted => panic!("no queue in this file does that"),
         }
         self.messages[number].state = State::Gone;
-        if let Some(gone) = stored {
-            self.forget(gone);
-        }
+        self.on_their_way.extend(stored);
+    }
+
+    fn taken(&mut self, seq: u64) {
+        assert_eq!(self.messages[seq as usize].state, State::Ready, "message {seq} was not ready");
+        assert!(!self.has_own_expired(seq as usize), "message {seq} had expired");
+        self.messages[seq as usize].state = match self.fate {
+            Fate::Delete => State::Gone,
+            Fate::Move => State::Moving,
+            Fate::Copy => State::Ready,
+        };
+        self.taken.push(seq);
+    }
+
+    fn is_stored(&self, priority: u8, seq: u64) -> bool {
+        self.store.messages.contains_key(&(priority, seq))
     }
 
     fn immediate(&mut self, _: ConnectionId, _: ChannelId, _: u64, _: bool) {}
@@ -351,8 +440,48 @@ impl Effects for World {
         self.store.asked.push((priority, Asked::These(seqs.to_vec())));
     }
 
+    fn scan(&mut self, priority: u8, after: Option<u64>, _: usize) {
+        self.store.asked.push((priority, Asked::Scan { after }));
+    }
+
     fn room(&self) -> bool {
         self.has_room
+    }
+
+    fn release(&mut self, _: Message, _: Option<Forgotten>) {
+        panic!("the queue is not that of a delayed exchange");
+    }
+
+    fn group(&self, message: &Message, _: &warren_types::ShortString) -> Option<u64> {
+        message.body().first().map(|key| u64::from(*key))
+    }
+
+    fn dedup_key(&self, _: &Message, _: &warren_types::ShortString) -> Option<DedupKey> {
+        unreachable!("no queue in this file drops duplicates");
+    }
+
+    fn remember(&mut self, _: StoredKey) {
+        unreachable!("no queue in this file drops duplicates");
+    }
+
+    fn forget_key(&mut self, _: u128) {
+        unreachable!("no queue in this file drops duplicates");
+    }
+
+    fn await_keys(&mut self) {
+        unreachable!("no queue in this file drops duplicates");
+    }
+
+    fn delay_ms(&self, message: &Message) -> u64 {
+        message.expiration_ms().unwrap_or(0)
+    }
+
+    fn with_counts(&self, message: &Message, _: u32, _: u32) -> Message {
+        message.clone()
+    }
+
+    fn consumer_timed_out(&mut self, _: ConnectionId, _: ChannelId, _: ConsumerId, _: u64) {
+        panic!("no consumer has a time limit");
     }
 }
 
@@ -367,10 +496,17 @@ fn options(settings: Settings) -> QueueOptions {
     }
 }
 
-fn message(number: usize, body_len: usize, persistent: bool, priority: u8) -> Message {
+fn message(
+    number: usize,
+    body_len: usize,
+    persistent: bool,
+    priority: u8,
+    expiration_ms: Option<u64>,
+) -> Message {
     let mut body = (number as u64).to_le_bytes().to_vec();
     body.resize(body_len, 0);
-    let parts = MessageParts { persistent, priority, properties: &[0, 0], ..MessageParts::default() };
+    let parts =
+        MessageParts { persistent, priority, expiration_ms, properties: &[0, 0], ..MessageParts::default() };
     Message::new(&parts, &body)
 }
 
@@ -392,6 +528,9 @@ impl Run {
             has_room: true,
             now: 0,
             load_max: 0,
+            on_their_way: Vec::new(),
+            taken: Vec::new(),
+            fate: Fate::Copy,
         };
         Self {
             queue: Queue::new(options(settings), 0),
@@ -411,15 +550,22 @@ impl Run {
     }
 
     fn publish(&mut self, size: usize, persistent: bool, priority: u8) {
+        self.publish_with(size, persistent, priority, None);
+    }
+
+    fn publish_with(&mut self, size: usize, persistent: bool, priority: u8, ttl: Option<u64>) {
         let number = self.world.messages.len();
-        let message = message(number, BODY_LENS[size], persistent, priority);
+        let message = message(number, BODY_LENS[size], persistent, priority, ttl);
         self.world.messages.push(ModelMessage {
             state: State::Ready,
             priority: priority.min(self.world.settings.max_priority),
             persistent,
             redelivered: false,
+            failed: 0,
             at: self.world.now,
+            expires_at: ttl.map(|ttl| self.world.now + ttl),
             memory: message.memory(),
+            message: message.clone(),
         });
         let tracking = Tracking::Confirm(number as u64);
         self.apply(Command::Publish(Publish {
@@ -465,7 +611,7 @@ impl Run {
         for number in 0..self.world.messages.len() {
             if matches!(self.world.messages[number].state, State::Unacked { channel, .. } if channel == gone)
             {
-                self.world.release(number, Settle::Requeue);
+                self.world.release(number, Settle::Requeue { failed: true });
             }
         }
         self.world.consumers.retain(|_, consumer| consumer.channel != gone);
@@ -479,6 +625,9 @@ impl Run {
     fn restart(&mut self, clean: bool) {
         let next_seq = self.world.messages.len() as u64;
         let redelivered_below = if clean { self.queue.undelivered_from() } else { next_seq };
+        while !self.world.on_their_way.is_empty() {
+            self.arrive(0);
+        }
         self.world.store.messages.retain(|_, stored| stored.persistent);
         (self.world.store.asked, self.world.store.read) = (Vec::new(), Vec::new());
         self.world.consumers.clear();
@@ -489,9 +638,10 @@ impl Run {
                 message.state = State::Gone;
                 continue;
             }
-            let was_delivered = message.state != State::Ready || message.redelivered;
+            let was_delivered = !matches!(message.state, State::Ready | State::Moving) || message.redelivered;
             message.state = State::Ready;
             message.redelivered = (number as u64) < redelivered_below;
+            message.failed = 0;
             assert!(message.redelivered || !was_delivered, "message {number} was delivered before");
         }
         let mut levels: BTreeMap<u8, RestoredLevel> = BTreeMap::new();
@@ -501,14 +651,17 @@ impl Run {
             level.messages += 1;
             level.bytes += stored.message.body_len() as u64;
         }
-        let restored = Restored { levels: levels.into_values().collect(), next_seq, redelivered_below };
+        let levels = levels.into_values().collect();
+        let restored = Restored { levels, next_seq, redelivered_below, has_expirations: true };
         self.queue = Queue::restore(options(self.world.settings.clone()), self.world.now, restored);
         self.apply(Command::Tick);
     }
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Publish { size, persistent, priority } => self.publish(size, persistent, priority),
+            Step::Publish { size, persistent, priority, ttl } => {
+                self.publish_with(size, persistent, priority, ttl);
+            }
             Step::Get { channel: number, no_ack } => {
                 self.world.getters.push_back((number, no_ack));
                 self.apply(Command::Get(Getter { connection: CONNECTION, channel: channel(number), no_ack }));
@@ -528,9 +681,12 @@ impl Run {
                 self.apply(Command::Credit { connection: CONNECTION, consumer: ConsumerId(id), bytes });
             }
             Step::Purge => {
-                for message in &mut self.world.messages {
-                    if message.state == State::Ready {
-                        message.state = State::Gone;
+                for number in 0..self.world.messages.len() {
+                    // What has expired is perhaps on its way already.
+                    if self.world.messages[number].state == State::Ready
+                        && !self.world.has_own_expired(number)
+                    {
+                        self.world.messages[number].state = State::Gone;
                     }
                 }
                 self.apply(Command::Purge { connection: CONNECTION, channel: channel(1) });
@@ -548,7 +704,97 @@ impl Run {
                 }
             }
             Step::Restart { clean } => self.restart(clean),
+            Step::Take { pick, len, fate } => self.take(pick, len, fate),
+            Step::Moved { pick, taken } => self.moved(pick, taken),
+            Step::Arrive { pick } => self.arrive(pick),
         }
+    }
+
+    fn take(&mut self, pick: usize, len: usize, fate: Fate) {
+        let all = self.world.messages.len();
+        let numbers: Vec<usize> = (pick % (all + 1)..all).take(len).collect();
+        let chosen = numbers.iter().map(|number| {
+            let ModelMessage { priority, at, persistent, ref message, .. } = self.world.messages[*number];
+            let message = message.clone();
+            (priority, StoredMessage { seq: *number as u64, at, persistent, message })
+        });
+        let chosen = chosen.collect();
+        // What expires now may be on its way already.
+        let is_surely_ready = |number: &&usize| {
+            self.world.messages[**number].state == State::Ready && !self.world.is_expired(**number)
+        };
+        let ready: Vec<u64> = numbers.iter().filter(is_surely_ready).map(|number| *number as u64).collect();
+        self.world.fate = fate;
+        self.apply(Command::Take { chosen, fate });
+        let taken = std::mem::take(&mut self.world.taken);
+        assert!(ready.iter().all(|seq| taken.contains(seq)), "{taken:?} of {ready:?} were taken");
+        assert!(taken.is_sorted());
+    }
+
+    fn moved(&mut self, pick: usize, taken: bool) {
+        let moving: Vec<usize> = (0..self.world.messages.len())
+            .filter(|number| self.world.messages[*number].state == State::Moving)
+            .collect();
+        if moving.is_empty() {
+            return;
+        }
+        let number = moving[pick % moving.len()];
+        self.world.messages[number].state = if taken { State::Gone } else { State::Ready };
+        self.apply(Command::Moved { seq: number as u64, taken });
+    }
+
+    fn arrive(&mut self, pick: usize) {
+        if self.world.on_their_way.is_empty() {
+            return;
+        }
+        let gone = self.world.on_their_way.remove(pick % self.world.on_their_way.len());
+        // A purge may have been faster.
+        self.world.store.messages.remove(&(gone.priority, gone.seq));
+        self.queue.forgotten(&gone);
+    }
+
+    /// What an operator sees: the ready messages in their order, wherever they are.
+    fn check_browsing(&self) {
+        let world = &self.world;
+        let is_stored = |priority, seq| world.is_stored(priority, seq);
+        let mut seen = Vec::new();
+        let mut priorities = Vec::new();
+        let mut most = Some(u8::MAX);
+        while let Some(priority) = most.and_then(|most| self.queue.priority_up_to(most)) {
+            priorities.push(priority);
+            most = priority.checked_sub(1);
+            seen.extend(self.queue.browse(priority, None));
+            let Some(behind) = self.queue.paged_behind(priority) else { continue };
+            let first = behind.map_or(0, |behind| behind + 1);
+            let paged = world.store.messages.range((priority, first)..=(priority, u64::MAX));
+            let paged = paged.filter(|((_, seq), _)| self.queue.is_ready(priority, *seq, is_stored));
+            seen.extend(paged.map(|(_, stored)| {
+                let ttl_ms = stored.message.expiration_ms();
+                self.queue.look_at_paged(priority, stored.clone(), ttl_ms)
+            }));
+        }
+        assert!(priorities.is_sorted_by(|a, b| a > b));
+        for message in &seen {
+            let known = &world.messages[message.seq as usize];
+            assert_eq!(message.priority, known.priority);
+            assert_eq!((message.at, message.redelivered), (known.at, known.redelivered));
+            let ttl = world.settings.message_ttl_ms.map(|ttl| known.at + ttl);
+            assert_eq!(message.expires_at, [ttl, known.expires_at].into_iter().flatten().min());
+            let contents = message.message.as_ref().map(number_of);
+            assert!(contents.is_none_or(|number| number == message.seq as usize));
+            assert!(contents.is_some() || world.is_stored(message.priority, message.seq));
+        }
+        let seen: Vec<(u8, u64)> = seen.iter().map(|message| (message.priority, message.seq)).collect();
+        let mut expected: Vec<(u8, u64)> = (world.messages.iter().enumerate())
+            .filter(|(number, message)| {
+                let key = (message.priority, *number as u64);
+                // What has expired may still be seen.
+                message.state == State::Ready && (!world.has_own_expired(*number) || seen.contains(&key))
+            })
+            .map(|(number, message)| (message.priority, number as u64))
+            .collect();
+        expected.sort_by_key(|(priority, seq)| (u8::MAX - priority, *seq));
+        assert_eq!(seen, expected);
     }
 
     fn consume(&mut self, number: u16, no_ack: bool, prefetch: u32) {
@@ -565,26 +811,33 @@ impl Run {
             prefetch,
             limit: (number == LIMITED).then(|| Arc::clone(&self.limit)),
             priority: 0,
+            timeout_ms: None,
         })));
     }
 
     /// What holds at any time.
     fn check(&self) {
         let world = &self.world;
-        assert_eq!(self.queue.ready_len(), world.count(|state| state == State::Ready));
+        let (ready, len) = (world.ready(), self.queue.ready_len());
+        assert!(ready.contains(&len), "{len} are ready instead of {ready:?}");
         assert_eq!(self.queue.unacked_len(), world.count(|state| matches!(state, State::Unacked { .. })));
         for (priority, seq) in world.store.messages.keys() {
             let message = &world.messages[*seq as usize];
             assert_eq!(message.priority, *priority);
-            assert_ne!(message.state, State::Gone, "message {seq} is still stored");
+            let is_on_its_way = world.on_their_way.iter().any(|gone| gone.seq == *seq);
+            assert!(message.state != State::Gone || is_on_its_way, "message {seq} is still stored");
         }
         for (number, message) in world.messages.iter().enumerate() {
             let is_stored = world.store.messages.contains_key(&(message.priority, number as u64));
             assert!(
-                is_stored || !message.persistent || message.state == State::Gone,
+                is_stored
+                    || !message.persistent
+                    || message.state == State::Gone
+                    || world.has_own_expired(number),
                 "{number} is not stored"
             );
         }
+        self.check_browsing();
         let levels = usize::from(world.settings.max_priority) + 1;
         let pinned = world.messages.iter().enumerate().filter(|(number, message)| {
             let is_stored = world.store.messages.contains_key(&(message.priority, *number as u64));
@@ -597,11 +850,16 @@ impl Run {
 
     /// What holds once the store has answered everything.
     fn check_at_rest(&mut self) {
+        let moving = self.world.count(|state| state == State::Moving);
+        (0..moving).for_each(|number| self.moved(0, number % 2 == 0));
         for _ in 0..10_000 {
             self.world.store.read(0, usize::MAX);
             if let Some(answer) = self.world.store.answer(0) {
                 self.apply(answer);
                 self.check();
+            }
+            while !self.world.on_their_way.is_empty() {
+                self.arrive(0);
             }
             if self.world.store.asked.is_empty() && self.world.store.read.is_empty() {
                 break;
@@ -618,21 +876,32 @@ impl Run {
         let max = world.settings.max_length;
         assert!(max.is_none_or(|max| self.queue.ready_len() as u64 <= max), "the queue is too long");
         let heads = (0..=world.settings.max_priority).filter_map(|priority| world.first_of(priority));
-        let deadline =
-            heads.filter_map(|head| Some(world.messages[head].at + world.settings.message_ttl_ms?));
-        let deadline = deadline.min();
-        assert_eq!(self.queue.deadline(), deadline);
+        let heads = heads.filter_map(|head| Some(world.messages[head].at + world.settings.message_ttl_ms?));
+        let ready = world.messages.iter().filter(|message| message.state == State::Ready);
+        let own = ready.filter_map(|message| message.expires_at).filter(|at| *at > world.now);
+        let deadline = heads.chain(own).min();
+        assert!(self.queue.deadline().is_some() >= deadline.is_some());
+        assert!(deadline.is_none_or(|deadline| self.queue.deadline() <= Some(deadline)));
         assert!(deadline.is_none_or(|deadline| deadline > world.now), "an expired message stays");
+        for (priority, seq) in world.store.messages.keys() {
+            let message = &world.messages[*seq as usize];
+            let is_expired = message.state == State::Ready && world.has_own_expired(*seq as usize);
+            assert!(!is_expired, "message {seq} of priority {priority} has expired and stays");
+        }
+        assert_eq!(self.queue.ready_len(), *world.ready().start(), "an expired message is still ready");
     }
 }
 
 fn settings() -> impl Strategy<Value = Settings> {
     let target = || Some(DeadLetterTarget { exchange: "dead".into(), routing_key: None });
-    (prop_oneof![Just(0u8), Just(2)], 0..4u8).prop_map(move |(max_priority, kind)| Settings {
+    // Without limits, with one, and with all of them at once.
+    (prop_oneof![Just(0u8), Just(2)], 0..6u8).prop_map(move |(max_priority, kind)| Settings {
         max_priority,
         dead_letter: if kind > 0 { target() } else { None },
-        max_length: (kind == 2).then_some(6),
-        message_ttl_ms: (kind == 3).then_some(50),
+        max_length: matches!(kind, 2 | 5).then_some(6),
+        max_length_bytes: (kind == 5).then_some(150_000),
+        message_ttl_ms: matches!(kind, 3 | 5).then_some(50),
+        delivery_limit: matches!(kind, 4 | 5).then_some(1),
         ..Settings::default()
     })
 }
@@ -641,14 +910,20 @@ fn settle() -> impl Strategy<Value = Settle> {
     prop_oneof![
         3 => Just(Settle::Ack),
         2 => Just(Settle::Reject),
-        4 => Just(Settle::Requeue),
+        3 => Just(Settle::Requeue { failed: false }),
+        2 => Just(Settle::Requeue { failed: true }),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => (prop_oneof![4 => Just(0usize), 8 => Just(1), 2 => Just(2)], any::<bool>(), 0..3u8)
-            .prop_map(|(size, persistent, priority)| Step::Publish { size, persistent, priority }),
+        12 => (
+            prop_oneof![4 => Just(0usize), 8 => Just(1), 2 => Just(2)],
+            any::<bool>(),
+            0..3u8,
+            prop_oneof![2 => Just(None), 1 => (1..100u64).prop_map(Some)],
+        )
+            .prop_map(|(size, persistent, priority, ttl)| Step::Publish { size, persistent, priority, ttl }),
         2 => (1..=CHANNELS, any::<bool>()).prop_map(|(channel, no_ack)| Step::Get { channel, no_ack }),
         1 => (1..=CHANNELS, prop::bool::weighted(0.3), 0..4u32)
             .prop_map(|(channel, no_ack, prefetch)| Step::Consume { channel, no_ack, prefetch }),
@@ -663,7 +938,14 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (any::<usize>(), 1..5usize).prop_map(|(pick, messages)| Step::Read { pick, messages }),
         5 => any::<usize>().prop_map(|pick| Step::Answer { pick }),
         1 => any::<bool>().prop_map(|clean| Step::Restart { clean }),
+        3 => (any::<usize>(), 1..8usize, fate()).prop_map(|(pick, len, fate)| Step::Take { pick, len, fate }),
+        3 => (any::<usize>(), any::<bool>()).prop_map(|(pick, taken)| Step::Moved { pick, taken }),
+        3 => any::<usize>().prop_map(|pick| Step::Arrive { pick }),
     ]
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![2 => Just(Fate::Delete), 3 => Just(Fate::Move), 1 => Just(Fate::Copy)]
 }
 
 fn dead_letters() -> Settings {
@@ -736,7 +1018,7 @@ fn a_wrong_count_is_put_right() {
         let mut run = Run::new(Settings::default());
         run.publish_many(2, 0);
         let levels = vec![RestoredLevel { priority: 0, messages: counted, bytes: counted * 8 }];
-        let restored = Restored { levels, next_seq: 2, redelivered_below: 0 };
+        let restored = Restored { levels, next_seq: 2, ..Restored::default() };
         run.queue = Queue::restore(options(Settings::default()), 0, restored);
         run.apply(Command::Tick);
         run.world.store.read(0, usize::MAX);
@@ -773,7 +1055,7 @@ fn as_much_is_read_as_is_wanted() {
 
 #[test]
 fn limits_hold_for_what_comes_back() {
-    for settle in [Some(Settle::Requeue), None] {
+    for settle in [Some(Settle::Requeue { failed: false }), None] {
         let mut run = Run::new(Settings { max_length: Some(2), message_ttl_ms: Some(50), ..dead_letters() });
         run.publish_many(2, 0);
         run.step(Step::Get { channel: 1, no_ack: false });
@@ -789,7 +1071,7 @@ fn limits_hold_for_what_comes_back() {
 
 #[test]
 fn what_comes_back_too_late_expires() {
-    for settle in [Some(Settle::Requeue), None] {
+    for settle in [Some(Settle::Requeue { failed: false }), None] {
         let mut run = Run::new(Settings { message_ttl_ms: Some(50), ..dead_letters() });
         run.consume(1, false, 0);
         run.publish_many(1, 0);

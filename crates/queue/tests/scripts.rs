@@ -1,14 +1,15 @@
 //! What a queue's settings do, as short scripts: a line a command, and what it causes behind `=>`.
 //!
 //! Commands: `pub BODY [ttl=MS] [prio=N]`, `get` (unacked), `take` (no-ack), `ack N`, `reject N`, `requeue N` (by delivery
-//! id), `consume NAME [prefetch=N] [prio=N]`, `cancel NAME`, `at MS` (time passes). Effects: `got BODY`, `empty`,
+//! id), `consume NAME [prefetch=N] [prio=N]`, `cancel NAME`, `expires MS|never` (its settings are no more than this), `at MS`
+//! (time passes). Effects: `got BODY`, `empty`,
 //! `NAME<BODY`, `dead BODY REASON`, `nack`, `gone`; a `*` behind a body means redelivered.
 
 use std::fmt::Write;
 
 use warren_queue::{
     Command, DeadLetterTarget, DeathReason, Effects, Forgotten, Getter, NewConsumer, Overflow, Publish,
-    Queue, QueueOptions, Settings,
+    Queue, QueueKind, QueueOptions, Retry, RetryOf, Settings,
 };
 use warren_testkit::MemoryStore;
 use warren_types::session::{Delivery, DeliveryRange, Reply, Settle, Tracking};
@@ -75,6 +76,11 @@ impl Effects for Seen {
 
     fn consumer_cancelled(&mut self, _: ConnectionId, _: ChannelId, _: ConsumerId) {}
 
+    fn consumer_timed_out(&mut self, _: ConnectionId, _: ChannelId, consumer: ConsumerId, _: u64) {
+        let name = self.names[consumer.0 as usize].clone();
+        self.note(format_args!("{name} is too slow"));
+    }
+
     fn deleted(&mut self) {
         self.note(format_args!("gone"));
     }
@@ -112,7 +118,8 @@ fn command(words: &[&str], seen: &mut Seen) -> Command {
         "take" => Command::Get(Getter { connection, channel, no_ack: true }),
         "ack" => settle(Settle::Ack),
         "reject" => settle(Settle::Reject),
-        "requeue" => settle(Settle::Requeue),
+        "requeue" => settle(Settle::Requeue { failed: false }),
+        "fail" => settle(Settle::Requeue { failed: true }),
         "consume" => {
             seen.names.push(words[1].to_owned());
             Command::Consume(Box::new(NewConsumer {
@@ -124,12 +131,17 @@ fn command(words: &[&str], seen: &mut Seen) -> Command {
                 prefetch: option(words, "prefetch").unwrap_or(0) as u32,
                 limit: None,
                 priority: option(words, "prio").unwrap_or(0) as i64,
+                timeout_ms: option(words, "timeout"),
             }))
         }
         "cancel" => {
             let id = seen.names.iter().position(|name| name == words[1]).expect("a consumer");
             Command::Cancel { connection, channel, consumer: ConsumerId(id as u32) }
         }
+        "expires" => Command::Configure(Box::new(Settings {
+            expires_ms: words[1].parse().ok(),
+            ..Settings::default()
+        })),
         "at" => Command::Tick,
         other => panic!("unknown command {other}"),
     }
@@ -233,13 +245,74 @@ fn too_long_a_queue_refuses_new_messages() {
 }
 
 #[test]
-fn messages_expire_at_the_head() {
+fn m31_messages_expire_wherever_they_stand() {
     check(
         dead_lettering(),
         "pub long ttl=100
+         pub first
          pub short ttl=10
-         at 50
-         at 100 => dead long expired dead short expired",
+         pub last ttl=60
+         at 10  => dead short expired
+         get    => got long
+         get    => got first
+         at 60  => dead last expired
+         at 99
+         requeue 0
+         at 100 => dead long expired",
+    );
+}
+
+#[test]
+fn m30_failed_deliveries_count_and_others_do_not() {
+    check(
+        Settings { delivery_limit: Some(1), ..dead_lettering() },
+        "pub a
+         get      => got a
+         requeue 0
+         get      => got a*
+         fail 1
+         get      => got a*
+         requeue 2
+         get      => got a*
+         fail 3   => dead a delivery_limit
+         get      => empty",
+    );
+}
+
+#[test]
+fn retries_wait_longer_each_time() {
+    let retry = Retry { of: RetryOf::Failed, min_ms: 10, max_ms: 25 };
+    check(
+        Settings { retry: Some(retry), ..dead_lettering() },
+        "pub a
+         consume c prefetch=1 => c<a
+         pub b
+         fail 0               => c<b
+         ack 1
+         at 10                => c<a*
+         fail 2
+         at 30                => c<a*
+         fail 3
+         at 55                => c<a*
+         fail 4
+         at 80                => c<a*
+         requeue 5            => c<a*",
+    );
+}
+
+#[test]
+fn m41_a_consumer_that_does_not_acknowledge_in_time_ends() {
+    check(
+        Settings { consumer_timeout_ms: Some(50), ..Settings::default() },
+        "consume slow
+         pub a                   => slow<a
+         consume patient timeout=100
+         at 20
+         pub b                   => slow<b
+         pub c                   => patient<c
+         at 50                   => slow is too slow patient<a* patient<b*
+         at 120                  => patient is too slow
+         get                     => got a*",
     );
 }
 
@@ -264,6 +337,91 @@ fn what_may_not_wait_goes_to_a_consumer_or_dies() {
         "pub a ttl=0      => dead a expired
          consume c
          pub b ttl=0      => c<b",
+    );
+}
+
+#[test]
+fn m31_nobody_gets_what_has_waited_too_long() {
+    let ttl = |message_ttl_ms| Settings { message_ttl_ms, ..dead_lettering() };
+    // What expires while its consumer works on another.
+    check(
+        ttl(Some(50)),
+        "consume c prefetch=1
+         pub a           => c<a
+         pub b
+         pub own ttl=20
+         at 20           => dead own expired
+         at 40
+         pub late
+         at 50           => dead b expired
+         ack 0           => c<late",
+    );
+    // What comes back too late, for the queue's limit and for its own, and what comes back in time.
+    check(
+        ttl(Some(50)),
+        "pub a
+         pub b ttl=20
+         get       => got a
+         get       => got b
+         at 30
+         requeue 1 => dead b expired
+         pub c ttl=40
+         get       => got c
+         consume c
+         at 60
+         requeue 0 => dead a expired
+         requeue 2 => c<c*
+         at 90
+         requeue 3 => dead c expired",
+    );
+    // Without any time to wait: somebody must be able to take it at once, also when it comes back.
+    check(
+        ttl(Some(0)),
+        "pub a               => dead a expired
+         consume c prefetch=1
+         pub b               => c<b
+         pub full            => dead full expired
+         requeue 0           => dead b expired
+         pub long ttl=100    => c<long
+         cancel c
+         requeue 1           => dead long expired",
+    );
+    check(
+        dead_lettering(),
+        "consume c prefetch=1
+         pub a ttl=0    => c<a
+         pub b
+         pub now ttl=0  => dead now expired
+         pub soon ttl=1
+         at 1           => dead soon expired
+         requeue 0      => dead a expired c<b
+         ack 1
+         pub c ttl=0    => c<c",
+    );
+}
+
+#[test]
+fn m31_what_comes_back_by_itself_may_have_waited_too_long() {
+    check(
+        Settings { consumer_timeout_ms: Some(50), message_ttl_ms: Some(40), ..dead_lettering() },
+        "consume slow
+         pub a                      => slow<a
+         at 20
+         pub b                      => slow<b
+         consume next timeout=1000
+         at 50                      => slow is too slow dead a expired next<b*",
+    );
+    let retry = Retry { of: RetryOf::Failed, min_ms: 10, max_ms: 10 };
+    check(
+        Settings { retry: Some(retry), message_ttl_ms: Some(50), ..dead_lettering() },
+        "consume c prefetch=2
+         pub own ttl=5   => c<own
+         pub short       => c<short
+         fail 0
+         at 10           => dead own expired
+         at 45
+         fail 1
+         at 55           => dead short expired",
     );
 }
 
@@ -311,6 +469,87 @@ fn one_consumer_at_a_time() {
     );
 }
 
+/// The group of a message is the first letter of its body here.
+#[test]
+fn b_messages_of_a_group_wait_for_their_consumer_and_others_pass() {
+    check(
+        Settings { group_header: Some("group".into()), ..Settings::default() },
+        "consume one prefetch=1
+         consume two prefetch=1
+         pub a1       => one<a1
+         pub a2
+         pub b1       => two<b1
+         pub c1
+         ack 1        => two<c1
+         ack 0        => one<a2
+         pub b2
+         requeue 3    => one<a2*
+         cancel one
+         ack 2        => two<b2
+         pub a3
+         requeue 4
+         ack 5        => two<a2*
+         ack 6        => two<a3",
+    );
+}
+
+#[test]
+fn b_whoever_fetches_takes_no_message_of_a_busy_group() {
+    check(
+        Settings { group_header: Some("group".into()), ..Settings::default() },
+        "pub a1
+         pub a2
+         pub b1
+         get      => got a1
+         get      => got b1
+         get      => empty
+         ack 0
+         get      => got a2",
+    );
+}
+
+#[test]
+fn m23_the_next_active_consumer_is_the_first_of_the_highest_priority() {
+    check(
+        Settings { single_active_consumer: true, ..Settings::default() },
+        "consume first
+         consume low prio=-1
+         consume high prio=5
+         consume higher prio=5
+         pub a         => first<a
+         cancel first
+         pub b         => high<b
+         cancel higher
+         consume top prio=9
+         pub c         => high<c
+         cancel high
+         pub d         => top<d
+         cancel top
+         pub e         => low<e",
+    );
+}
+
+#[test]
+fn m23_in_a_quorum_queue_a_higher_priority_takes_over_when_all_is_settled() {
+    let settings = Settings { kind: QueueKind::Quorum, single_active_consumer: true, ..Settings::default() };
+    check(
+        settings,
+        "consume first
+         pub a         => first<a
+         pub b         => first<b
+         consume same
+         consume high prio=1
+         consume higher prio=2
+         pub c
+         ack 0
+         ack 1         => higher<c
+         pub d         => higher<d
+         cancel higher
+         pub e         => high<e
+         requeue 2     => high<c*",
+    );
+}
+
 #[test]
 fn an_unused_queue_goes() {
     check(
@@ -323,5 +562,22 @@ fn an_unused_queue_goes() {
          cancel c
          at 1099
          at 1100  => gone",
+    );
+}
+
+#[test]
+fn an_unused_queue_counts_from_when_it_hears_that_it_shall_go() {
+    check(
+        Settings::default(),
+        "at 1000
+         expires 100
+         at 1099
+         expires never
+         at 5000
+         expires 18446744073709551615
+         at 6000
+         expires 50
+         expires 100
+         at 6100  => gone",
     );
 }

@@ -36,9 +36,10 @@ pub struct Binding {
     pub source: ShortString,
     /// The queue or exchange that they go to.
     pub destination: Destination,
-    /// The routing key, or the pattern if the source is a topic exchange.
+    /// The routing key, the pattern if the source is a topic exchange, or the weight if it is a consistent hash
+    /// exchange.
     pub routing_key: ShortString,
-    /// Arguments; only headers exchanges give them a meaning.
+    /// Arguments; only headers and JMS topic exchanges give them a meaning.
     pub arguments: FieldTable,
 }
 
@@ -96,7 +97,7 @@ pub enum UnbindError {
     DefaultExchange,
 }
 
-/// An argument of a binding that the source's kind refuses (its `validate_binding/2` in RabbitMQ); `Display`
+/// What of a binding the source's kind refuses: an argument or the key (its `validate_binding/2` in RabbitMQ); `Display`
 /// gives RabbitMQ's explanation.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InvalidArgument {
@@ -106,6 +107,38 @@ pub enum InvalidArgument {
     /// `x-match` is no long string.
     #[error("Invalid x-match field type {} (value {}); expected longstr", .0.type_name(), erlang::term(.0))]
     MatchType(FieldValue),
+    /// The binding key, a weight, is no integer.
+    #[error("The binding key must be an integer: {}", erlang::binary(.0))]
+    WeightNotInteger(Vec<u8>),
+    /// The weight is below 1.
+    #[error("The binding key must be greater than 0")]
+    WeightTooSmall,
+    /// The weight is above 10,000.
+    #[error("The binding key must not exceed 10000")]
+    WeightTooGreat,
+    /// There is a binding key where none may be.
+    #[error("Non empty binding '{}' key not permitted", String::from_utf8_lossy(.0))]
+    KeyNotEmpty(Vec<u8>),
+    /// The destination is an exchange where only queues may be.
+    #[error("Destination not found")]
+    NotAQueue,
+    /// A selector is no term, or has words that selectors do not have.
+    #[error("invalid JMS selector: {0}")]
+    Selector(String),
+    /// A pattern in a selector is none.
+    #[error("invalid JMS selector pattern: {0}")]
+    SelectorPattern(String),
+    /// There is no selector where there must be one.
+    #[error(
+        "cannot parse selector 'error' binding destination '{}' to exchange '{}'",
+        String::from_utf8_lossy(.destination), String::from_utf8_lossy(.source_exchange)
+    )]
+    NoSelector {
+        /// Name of the destination.
+        destination: Vec<u8>,
+        /// Name of the source.
+        source_exchange: Vec<u8>,
+    },
 }
 
 /// What was removed by one call, in order of removal.

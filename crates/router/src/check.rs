@@ -1,6 +1,6 @@
 //! The invariants of a router, checked from scratch.
 
-use crate::HashMap;
+use crate::{ALTERNATE_EXCHANGE, HashMap};
 
 use crate::router::{Matcher, Router};
 use crate::targets::{End, Target, Targets};
@@ -29,7 +29,10 @@ impl Router {
         for (index, exchange) in exchanges {
             let index = to_index(index);
             assert_eq!(self.exchange_index(exchange.definition.name.as_bytes()), Some(index));
-            assert_eq!(exchange.alternate, exchange.definition.alternate_exchange());
+            let arguments = &exchange.definition.arguments;
+            if arguments.get(ALTERNATE_EXCHANGE).is_some() {
+                assert_eq!(exchange.alternate, exchange.definition.alternate_exchange());
+            }
             let mut expected: HashMap<Target, u32> = HashMap::default();
             table.from(index).for_each(|slot| *expected.entry(slot.target).or_default() += 1);
             assert_eq!(self.counted(&exchange.matcher), expected);
@@ -46,6 +49,19 @@ impl Router {
             }
         };
         match matcher {
+            Matcher::RecentHistory(matcher) => count(matcher.fanout.targets()),
+            Matcher::ConsistentHash(matcher) => {
+                matcher.check(&mut |target, bindings| *counted.entry(target).or_default() += bindings)
+            }
+            Matcher::ModulusHash(matcher) => {
+                matcher.check(&mut |target, bindings| *counted.entry(target).or_default() += bindings)
+            }
+            Matcher::Random(matcher) | Matcher::LocalRandom(matcher) => {
+                matcher.check(&mut |target, bindings| *counted.entry(target).or_default() += bindings)
+            }
+            Matcher::JmsTopic(matcher) => {
+                matcher.check(&mut |target, bindings| *counted.entry(target).or_default() += bindings)
+            }
             Matcher::Default => {}
             Matcher::Direct(direct) => direct.check(&mut count),
             Matcher::Fanout(fanout) => count(fanout.targets()),

@@ -5,11 +5,22 @@ use std::fmt;
 use warren_types::{FieldTable, FieldValue, ShortString, erlang};
 
 use crate::arguments::equal_terms;
+use crate::consistent_hash::HashOn;
+use crate::recent_history;
 
 /// The argument of exchange.declare that names the alternate exchange.
 pub const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
 
-/// How an exchange chooses destinations (0-9-1 section 3.1.3).
+/// The argument of a delayed exchange that names the kind it routes as.
+pub const DELAYED_TYPE: &str = "x-delayed-type";
+
+/// The argument that lets an exchange of any kind delay messages (LavinMQ's).
+pub const DELAYED_EXCHANGE: &str = "x-delayed-exchange";
+
+/// The argument that lets an exchange of any kind drop messages that it had before.
+pub const DEDUPLICATION: &str = "x-message-deduplication";
+
+/// How an exchange chooses destinations (0-9-1 section 3.1.3, and RabbitMQ's plugins).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExchangeKind {
     /// Routing key equals binding key (`rabbit_exchange_type_direct`).
@@ -20,11 +31,40 @@ pub enum ExchangeKind {
     Topic,
     /// Headers match the arguments of the binding (`rabbit_exchange_type_headers`).
     Headers,
+    /// The hash of the routing key, a header or a property has one destination, and binding keys are weights
+    /// (`rabbit_exchange_type_consistent_hash`).
+    ConsistentHash,
+    /// The hash of the routing keys has one destination (`rabbit_exchange_type_modulus_hash`).
+    ModulusHash,
+    /// One binding by chance (`rabbit_exchange_type_random`).
+    Random,
+    /// One queue of this node by chance (`rabbit_exchange_type_local_random`).
+    LocalRandom,
+    /// Everything goes everywhere, and the last messages also to queues that are bound later
+    /// (`rabbit_exchange_type_recent_history`).
+    RecentHistory,
+    /// Headers fulfil the condition in the arguments of the binding (`rabbit_jms_topic_exchange`).
+    JmsTopic,
+    /// Messages may be delayed, and are then routed as the kind in the argument `x-delayed-type` does
+    /// (`rabbit_exchange_type_delayed_message`).
+    DelayedMessage,
 }
 
 impl ExchangeKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Direct, Self::Fanout, Self::Topic, Self::Headers];
+    pub const ALL: [Self; 11] = [
+        Self::Direct,
+        Self::Fanout,
+        Self::Topic,
+        Self::Headers,
+        Self::ConsistentHash,
+        Self::ModulusHash,
+        Self::Random,
+        Self::LocalRandom,
+        Self::RecentHistory,
+        Self::JmsTopic,
+        Self::DelayedMessage,
+    ];
 
     /// The kind with this name in exchange.declare.
     #[must_use]
@@ -40,6 +80,13 @@ impl ExchangeKind {
             Self::Fanout => "fanout",
             Self::Topic => "topic",
             Self::Headers => "headers",
+            Self::ConsistentHash => "x-consistent-hash",
+            Self::ModulusHash => "x-modulus-hash",
+            Self::Random => "x-random",
+            Self::LocalRandom => "x-local-random",
+            Self::RecentHistory => "x-recent-history",
+            Self::JmsTopic => "x-jms-topic",
+            Self::DelayedMessage => "x-delayed-message",
         }
     }
 }
@@ -63,7 +110,7 @@ pub struct ExchangeDefinition {
     pub auto_delete: bool,
     /// Whether clients are refused to publish to it. The router does not look at this.
     pub internal: bool,
-    /// Arguments; the router knows [`ALTERNATE_EXCHANGE`].
+    /// Arguments; the router knows [`ALTERNATE_EXCHANGE`] and those of the kind.
     pub arguments: FieldTable,
 }
 
@@ -73,6 +120,53 @@ impl ExchangeDefinition {
     pub fn alternate_exchange(&self) -> Option<ShortString> {
         let name = self.arguments.get(ALTERNATE_EXCHANGE)?.as_long_string()?;
         ShortString::new(name).ok()
+    }
+
+    /// The kind that says where messages go: its own, or that of a delayed exchange.
+    #[must_use]
+    pub fn routing_kind(&self) -> Option<ExchangeKind> {
+        match self.kind {
+            ExchangeKind::DelayedMessage => {
+                let name = self.arguments.get(DELAYED_TYPE)?.as_long_string()?;
+                ExchangeKind::parse(name).filter(|kind| *kind != ExchangeKind::DelayedMessage)
+            }
+            kind => Some(kind),
+        }
+    }
+
+    /// Why a delayed exchange does not say as what it routes.
+    fn delayed_type_error(&self) -> InvalidExchange {
+        match self.arguments.get(DELAYED_TYPE).and_then(FieldValue::as_long_string) {
+            None => InvalidExchange::DelayedType,
+            Some(name) if ExchangeKind::parse(name).is_some() => InvalidExchange::DelayedTwice,
+            Some(name) => InvalidExchange::UnknownDelayedType(name.to_vec()),
+        }
+    }
+
+    /// Whether it delays the messages that ask for it.
+    #[must_use]
+    pub fn delays(&self) -> bool {
+        let asked = || self.arguments.get(DELAYED_EXCHANGE) == Some(&FieldValue::Bool(true));
+        self.kind == ExchangeKind::DelayedMessage || asked()
+    }
+
+    /// Whether it drops messages that it had before.
+    #[must_use]
+    pub fn deduplicates(&self) -> bool {
+        self.arguments.get(DEDUPLICATION) == Some(&FieldValue::Bool(true))
+    }
+
+    /// Checks the arguments that its kind has a meaning for, as RabbitMQ does before it creates an exchange (the
+    /// `validate/1` of its types). The router takes arguments that do not pass for missing.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_arguments(&self) -> Result<(), InvalidExchange> {
+        match self.routing_kind().ok_or_else(|| self.delayed_type_error())? {
+            ExchangeKind::ConsistentHash => HashOn::from_arguments(&self.arguments).map(drop),
+            ExchangeKind::RecentHistory => recent_history::length(&self.arguments).map(drop),
+            _ => Ok(()),
+        }
     }
 
     /// Whether declaring `requested` again means this exchange (`rabbit_exchange:assert_equivalence/6`): the
@@ -108,6 +202,42 @@ impl ExchangeDefinition {
         };
         Err(Inequivalent { argument: ALTERNATE_EXCHANGE, received: value(received), current: value(current) })
     }
+}
+
+/// An argument of an exchange that its kind refuses; `Display` gives RabbitMQ's explanation, where it has one.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum InvalidExchange {
+    /// `hash-property` names a property that cannot be hashed.
+    #[error("Unsupported property: {}", String::from_utf8_lossy(.0))]
+    Property(Vec<u8>),
+    /// There is both a header and a property to hash.
+    #[error("hash-header and hash-property are mutually exclusive")]
+    HeaderAndProperty,
+    /// `x-algorithm` (LavinMQ's) names none that is known.
+    #[error("Unsupported algorithm: {}", String::from_utf8_lossy(.0))]
+    Algorithm(Vec<u8>),
+    /// The argument is no long string. RabbitMQ fails with an internal error.
+    #[error(
+        "Invalid {argument} field type {} (value {}); expected longstr", .value.type_name(), erlang::term(.value)
+    )]
+    Type {
+        /// Its name.
+        argument: &'static str,
+        /// Its value.
+        value: FieldValue,
+    },
+    /// A delayed exchange names no kind that it routes as.
+    #[error("Invalid argument, 'x-delayed-type' must be an existing exchange type")]
+    DelayedType,
+    /// A delayed exchange names a kind that there is not.
+    #[error("unknown exchange type '{}'", String::from_utf8_lossy(.0))]
+    UnknownDelayedType(Vec<u8>),
+    /// A delayed exchange would route as a delayed exchange.
+    #[error("Invalid argument, 'x-delayed-message' can't be used for 'x-delayed-type'")]
+    DelayedTwice,
+    /// `x-recent-history-length` is no signed integer above 0.
+    #[error("Invalid argument {}, 'x-recent-history-length' must be a positive integer", erlang::term(.0))]
+    HistoryLength(FieldValue),
 }
 
 /// Outcome of [`Router::declare_exchange`](crate::Router::declare_exchange).

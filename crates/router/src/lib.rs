@@ -1,13 +1,19 @@
 //! Exchanges, bindings and routing of one virtual host.
 //!
 //! A [`Router`] is a value: no I/O, no clock, no locks. Control methods change it in place; [`Router::route`]
-//! only reads, and allocates nothing unless a message meets dozens of exchanges or of trie branches at once.
+//! only reads, and allocates nothing unless a message meets dozens of exchanges or of trie branches at once, or one
+//! that looks at its content or keeps messages. Two things change behind a shared reference: the state of random
+//! numbers, and histories, which are named here and filled by the caller.
 //!
 //! | Module | Role |
 //! |---|---|
 //! | `router` | the control methods: declare, delete, bind, unbind, and the auto-delete cascade |
 //! | `route` | the walk of one message over exchanges, exchange-to-exchange bindings and alternate exchanges |
-//! | `direct`, `fanout`, `topic`, `headers` | what each kind of exchange matches |
+//! | `direct`, `fanout`, `topic`, `headers` | what each kind of exchange of the specification matches |
+//! | `consistent_hash`, `modulus_hash`, `random` | kinds that choose one destination |
+//! | `gate` | queues that messages have to go through before an exchange routes them |
+//! | `recent_history`, `jms_topic` | kinds that keep messages, or evaluate the conditions in `selector` |
+//! | `stable_hash` | the hash behind such choices, which never changes |
 //! | `table` | every binding once, found by identity, by source and by destination |
 //! | `targets` | a counted set of destinations, the result of a match |
 //!
@@ -23,13 +29,22 @@
 
 mod arguments;
 mod binding;
+mod consistent_hash;
 mod direct;
 mod exchange;
 mod fanout;
+mod gate;
 mod headers;
+mod jms_topic;
+mod modulus_hash;
+mod random;
+mod recent_history;
 mod route;
 mod router;
+mod selector;
+mod selector_term;
 mod small_set;
+mod stable_hash;
 mod table;
 mod targets;
 mod topic;
@@ -42,9 +57,10 @@ mod model_test;
 
 pub use binding::{BindError, Binding, Bound, Destination, InvalidArgument, Removed, UnbindError};
 pub use exchange::{
-    ALTERNATE_EXCHANGE, ArgumentValue, Declared, DeleteExchangeError, ExchangeDefinition, ExchangeKind,
-    Inequivalent,
+    ALTERNATE_EXCHANGE, ArgumentValue, DEDUPLICATION, Declared, DeleteExchangeError, ExchangeDefinition,
+    ExchangeKind, Inequivalent, InvalidExchange,
 };
+pub use gate::{DELAY, Gate, delay_ms};
 pub use route::Routed;
 pub use router::Router;
 

@@ -1,5 +1,6 @@
 //! A router against a model that keeps a list of bindings and searches all of it.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::vec;
@@ -130,6 +131,7 @@ impl Model {
                 ExchangeKind::Fanout => true,
                 ExchangeKind::Topic => keys.iter().any(|key| topic_matches(&split(pattern), &split(key))),
                 ExchangeKind::Headers => headers_match(&binding.arguments, headers),
+                _ => unreachable!("only the kinds of the specification are declared here"),
             };
             if hit {
                 unmatched = false;
@@ -140,7 +142,7 @@ impl Model {
             }
         }
         if unmatched {
-            next.extend(exchange.alternate_exchange());
+            next.extend(exchange.alternate_exchange().filter(|name| !name.is_empty()));
         }
         next.iter().for_each(|name| self.visit(name, keys, headers, queues, seen));
     }
@@ -207,7 +209,7 @@ fn key(words: &'static [&'static str]) -> impl Strategy<Value = String> {
 
 fn definition() -> impl Strategy<Value = ExchangeDefinition> {
     let alternate = prop_oneof![2 => Just(None), 1 => exchange_name().prop_map(Some)];
-    (exchange_name(), select(&ExchangeKind::ALL[..]), any::<bool>(), alternate).prop_map(
+    (exchange_name(), select(&ExchangeKind::ALL[..4]), any::<bool>(), alternate).prop_map(
         |(name, kind, auto_delete, alternate)| {
             let mut arguments = FieldTable::new();
             if let Some(alternate) = alternate {
@@ -330,18 +332,18 @@ fn unbind(binding: &Binding, router: &mut Router, model: &mut Model) {
 /// Routes from every exchange there could be.
 fn route(keys: &[&[u8]], headers: &FieldTable, router: &Router, model: &Model) {
     for name in model.exchanges.keys() {
-        let (mut out, mut calls) = (Vec::new(), 0);
-        let mut get_headers = || {
-            calls += 1;
+        let (mut out, calls) = (Vec::new(), Cell::new(0));
+        let get_headers = || {
+            calls.set(calls.get() + 1);
             headers.clone()
         };
-        let routed = router.route(name.as_bytes(), keys, &mut get_headers, &mut out).unwrap();
+        let routed = router.route(name.as_bytes(), keys, &get_headers, &mut out).unwrap();
         let queues: BTreeSet<_> = out.iter().copied().collect();
         assert_eq!(queues.len(), out.len(), "a queue was appended twice");
         assert_eq!(queues, model.route(name, keys, headers), "from {name} with {keys:?}");
-        assert_eq!(calls, u32::from(!routed.cacheable));
+        assert_eq!(calls.get(), u32::from(!routed.cacheable));
     }
-    assert!(router.route(b"never declared", keys, &mut || unreachable!(), &mut Vec::new()).is_none());
+    assert!(router.route(b"never declared", keys, &|| unreachable!(), &mut Vec::new()).is_none());
 }
 
 fn compare(router: &Router, model: &Model) {
@@ -392,7 +394,7 @@ proptest! {
         router.check();
         for key in &keys {
             let mut out = Vec::new();
-            router.route(b"amq.topic", &[key.as_bytes()], &mut FieldTable::new, &mut out).unwrap();
+            router.route(b"amq.topic", &[key.as_bytes()], &FieldTable::new, &mut out).unwrap();
             let found: BTreeSet<_> = out.iter().map(|queue| queue.id.0).collect();
             let key = split(key.as_bytes());
             let matches = |pattern: &String| topic_matches(&split(pattern.as_bytes()), &key);

@@ -1,13 +1,25 @@
 //! The control methods: exchanges, queues and bindings come and go.
 
+use std::sync::Arc;
+
 use slab::Slab;
-use warren_types::{FieldTable, QueueRef, ShortString};
+use warren_types::{FieldTable, History, QueueRef, ShortString};
 
 use crate::binding::{BindError, Binding, Bound, Destination, Removed, UnbindError};
+use crate::consistent_hash::{ConsistentHash, HashOn, weight};
 use crate::direct::Direct;
-use crate::exchange::{Declared, DeleteExchangeError, ExchangeDefinition, ExchangeKind, Inequivalent};
+use crate::exchange::{
+    ALTERNATE_EXCHANGE, Declared, DeleteExchangeError, ExchangeDefinition, ExchangeKind, Inequivalent,
+};
 use crate::fanout::Fanout;
+use crate::gate::Gate;
 use crate::headers::{Headers, Rule};
+use crate::jms_topic::{JmsTopic, selector};
+use crate::modulus_hash::ModulusHash;
+use crate::random::{Random, check_local};
+use crate::recent_history::{self, RecentHistory};
+use crate::selector::Selector;
+use crate::stable_hash;
 use crate::table::{BindingTable, Identity, Slot};
 use crate::targets::Target;
 use crate::topic::Topic;
@@ -44,8 +56,10 @@ pub struct Router {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) definition: ExchangeDefinition,
-    /// Name of the alternate exchange, which need not exist.
+    /// Name of the alternate exchange that is in force, be it from the arguments or a policy. It need not exist.
     pub(crate) alternate: Option<ShortString>,
+    /// Where messages have to go first.
+    pub(crate) gate: Option<Gate>,
     pub(crate) matcher: Matcher,
 }
 
@@ -64,26 +78,65 @@ pub(crate) enum Matcher {
     Fanout(Fanout),
     Topic(Topic),
     Headers(Headers),
+    ConsistentHash(ConsistentHash),
+    ModulusHash(ModulusHash),
+    Random(Random),
+    LocalRandom(Random),
+    RecentHistory(RecentHistory),
+    JmsTopic(JmsTopic),
+}
+
+/// What a kind makes of a binding when it checks it.
+#[derive(Debug)]
+enum Meaning {
+    /// Key and destination say it all.
+    Plain,
+    Rule(Rule),
+    Weight(u16),
+    Selector(Selector),
 }
 
 impl Matcher {
-    fn new(kind: ExchangeKind) -> Self {
+    fn new(kind: ExchangeKind, arguments: &FieldTable) -> Self {
         match kind {
-            ExchangeKind::Direct => Self::Direct(Direct::default()),
+            // A delayed exchange is made as the kind that it routes as.
+            ExchangeKind::Direct | ExchangeKind::DelayedMessage => Self::Direct(Direct::default()),
             ExchangeKind::Fanout => Self::Fanout(Fanout::default()),
             ExchangeKind::Topic => Self::Topic(Topic::default()),
             ExchangeKind::Headers => Self::Headers(Headers::default()),
+            ExchangeKind::ConsistentHash => {
+                let on = HashOn::from_arguments(arguments).unwrap_or_default();
+                Self::ConsistentHash(ConsistentHash::new(on))
+            }
+            ExchangeKind::ModulusHash => Self::ModulusHash(ModulusHash::default()),
+            ExchangeKind::Random => Self::Random(Random::default()),
+            ExchangeKind::LocalRandom => Self::LocalRandom(Random::default()),
+            ExchangeKind::RecentHistory => {
+                let length = recent_history::length(arguments).unwrap_or(recent_history::LENGTH_DEFAULT);
+                Self::RecentHistory(RecentHistory::new(length))
+            }
+            ExchangeKind::JmsTopic => Self::JmsTopic(JmsTopic::default()),
         }
     }
 
-    fn bind(&mut self, id: u32, slot: &Slot, rule: Rule) {
-        let key = &slot.binding.routing_key;
-        match self {
-            Self::Default => debug_assert!(false, "the default exchange is never bound"),
-            Self::Direct(direct) => direct.bind(key, slot.target),
-            Self::Fanout(fanout) => fanout.bind(slot.target),
-            Self::Topic(topic) => topic.bind(key, slot.target),
-            Self::Headers(headers) => headers.bind(id, slot.target, rule),
+    fn bind(&mut self, id: u32, slot: &Slot, meaning: Meaning) {
+        let (binding, target) = (&slot.binding, slot.target);
+        match (self, meaning) {
+            (Self::Direct(direct), _) => direct.bind(&binding.routing_key, target),
+            (Self::Fanout(fanout), _) => fanout.bind(target),
+            (Self::Topic(topic), _) => topic.bind(&binding.routing_key, target),
+            (Self::Headers(headers), Meaning::Rule(rule)) => headers.bind(id, target, rule),
+            (Self::ConsistentHash(matcher), Meaning::Weight(weight)) => {
+                matcher.bind(target, stable_hash::destination(&binding.destination, target), weight);
+            }
+            (Self::ModulusHash(matcher), _) => matcher.bind(&binding.destination, target),
+            (Self::Random(random) | Self::LocalRandom(random), _) => random.bind(id, target),
+            (Self::RecentHistory(matcher), _) => matcher.fanout.bind(target),
+            (Self::JmsTopic(matcher), Meaning::Selector(selector)) => matcher.bind(id, target, selector),
+            (Self::Default, _) => debug_assert!(false, "the default exchange is never bound"),
+            (Self::Headers(_) | Self::ConsistentHash(_) | Self::JmsTopic(_), _) => {
+                debug_assert!(false, "the binding was checked for another kind");
+            }
         }
     }
 
@@ -95,14 +148,26 @@ impl Matcher {
             Self::Fanout(fanout) => fanout.unbind(slot.target),
             Self::Topic(topic) => topic.unbind(key, slot.target),
             Self::Headers(headers) => headers.unbind(id),
+            Self::ConsistentHash(matcher) => {
+                if let Ok(weight) = weight(key.as_bytes()) {
+                    matcher.unbind(slot.target, weight);
+                }
+            }
+            Self::ModulusHash(matcher) => matcher.unbind(&slot.binding.destination, slot.target),
+            Self::Random(random) | Self::LocalRandom(random) => random.unbind(id),
+            Self::RecentHistory(matcher) => matcher.fanout.unbind(slot.target),
+            Self::JmsTopic(matcher) => matcher.unbind(id),
         }
     }
 
-    /// What the kind makes of the arguments of a binding; only headers exchanges look at them.
-    fn rule(&self, arguments: &FieldTable) -> Result<Rule, InvalidArgument> {
+    /// What the kind makes of a binding (its `validate_binding/2` in RabbitMQ).
+    fn check(&self, binding: &Binding) -> Result<Meaning, InvalidArgument> {
         match self {
-            Self::Headers(_) => Rule::from_arguments(arguments),
-            _ => Ok(Rule::default()),
+            Self::Headers(_) => Rule::from_arguments(&binding.arguments).map(Meaning::Rule),
+            Self::ConsistentHash(_) => weight(binding.routing_key.as_bytes()).map(Meaning::Weight),
+            Self::LocalRandom(_) => check_local(binding).map(|()| Meaning::Plain),
+            Self::JmsTopic(_) => selector(binding).map(Meaning::Selector),
+            _ => Ok(Meaning::Plain),
         }
     }
 }
@@ -126,8 +191,8 @@ impl Router {
         };
         for (name, kind, internal) in PREDECLARED {
             let name = ShortString::from(name);
-            let matcher = if name.is_empty() { Matcher::Default } else { Matcher::new(kind) };
             let arguments = FieldTable::new();
+            let matcher = if name.is_empty() { Matcher::Default } else { Matcher::new(kind, &arguments) };
             let definition =
                 ExchangeDefinition { name, kind, durable: true, auto_delete: false, internal, arguments };
             router.insert_exchange(definition, matcher);
@@ -155,9 +220,49 @@ impl Router {
         if let Some(current) = self.exchange(definition.name.as_bytes()) {
             return current.check_equivalence(&definition).map(|()| Declared::Existing);
         }
-        let matcher = Matcher::new(definition.kind);
+        let kind = definition.routing_kind().unwrap_or(ExchangeKind::Direct);
+        let matcher = Matcher::new(kind, &definition.arguments);
         self.insert_exchange(definition, matcher);
         Ok(Declared::New)
+    }
+
+    /// Has messages go through a queue before an exchange routes them, or no more. Whether there is such an exchange.
+    pub fn set_gate(&mut self, name: &[u8], gate: Option<Gate>) -> bool {
+        let Some(index) = self.exchange_index(name) else { return false };
+        self.exchanges[index as usize].gate = gate;
+        true
+    }
+
+    /// Where messages have to go before an exchange routes them.
+    #[must_use]
+    pub fn gate(&self, name: &[u8]) -> Option<Gate> {
+        self.exchange_at(self.exchange_index(name)?).gate
+    }
+
+    /// Sets the alternate exchange that policies give an exchange, or that they give none. One in its arguments stays in
+    /// force, as in `rabbit_policy:get_arg/3`. Whether there is such an exchange.
+    pub fn set_alternate(&mut self, name: &[u8], alternate: Option<ShortString>) -> bool {
+        let Some(index) = self.exchange_index(name) else { return false };
+        let exchange = &mut self.exchanges[index as usize];
+        if exchange.definition.arguments.get(ALTERNATE_EXCHANGE).is_none() {
+            exchange.alternate = alternate;
+        }
+        true
+    }
+
+    /// The alternate exchange that is in force for an exchange; it need not exist.
+    #[must_use]
+    pub fn alternate(&self, name: &[u8]) -> Option<&ShortString> {
+        self.exchange_index(name).and_then(|index| self.exchange_at(index).alternate.as_ref())
+    }
+
+    /// The messages that an exchange keeps for queues that are bound later, if it is of a kind that does.
+    #[must_use]
+    pub fn history(&self, name: &[u8]) -> Option<&Arc<History>> {
+        match &self.exchange_at(self.exchange_index(name)?).matcher {
+            Matcher::RecentHistory(matcher) => Some(&matcher.history),
+            _ => None,
+        }
     }
 
     /// Deletes an exchange with the bindings from it and to it (`rabbit_exchange:delete/3`), and every
@@ -227,7 +332,7 @@ impl Router {
         }
         let source = self.exchange_index(binding.source.as_bytes()).ok_or(BindError::NoSource)?;
         let target = self.target(&binding.destination).ok_or(BindError::NoDestination)?;
-        let rule = self.exchange_at(source).matcher.rule(&binding.arguments)?;
+        let meaning = self.exchange_at(source).matcher.check(&binding)?;
         if self.find(&binding, source, target).is_some() {
             return Ok(Bound::Existing);
         }
@@ -246,7 +351,7 @@ impl Router {
         }
         binding.arguments = binding.arguments.sorted();
         let id = self.bindings.insert(binding, source, target);
-        self.exchanges[source as usize].matcher.bind(id, self.bindings.get(id), rule);
+        self.exchanges[source as usize].matcher.bind(id, self.bindings.get(id), meaning);
         Ok(Bound::New)
     }
 
@@ -324,7 +429,7 @@ impl Router {
 
     fn insert_exchange(&mut self, definition: ExchangeDefinition, matcher: Matcher) {
         let (name, alternate) = (definition.name.clone(), definition.alternate_exchange());
-        let index = self.exchanges.insert(Exchange { definition, alternate, matcher });
+        let index = self.exchanges.insert(Exchange { definition, alternate, gate: None, matcher });
         self.exchange_names.insert(name, to_index(index));
     }
 

@@ -31,6 +31,17 @@ impl SmallSet {
         new
     }
 
+    /// Forgets all but the first `len` elements.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        let Some(gone) = self.list.get(len..) else { return };
+        if let Some(index) = &mut self.index {
+            for element in gone {
+                index.remove(element);
+            }
+        }
+        self.list.truncate(len);
+    }
+
     /// The elements in the order in which they were added.
     pub(crate) fn as_slice(&self) -> &[u32] {
         &self.list
@@ -50,5 +61,10 @@ mod tests {
             }
         }
         assert_eq!(set.as_slice(), (0..100).map(|element| element * 3).collect::<Vec<_>>());
+        for len in [50, 3] {
+            set.truncate(len);
+            assert_eq!(set.as_slice().len(), len);
+            assert!(!set.insert(0) && set.insert(len as u32 * 3));
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf, BufMut, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use warren_amqp091::{Connection, Output, Phase};
@@ -57,6 +57,7 @@ pub(crate) async fn serve(
     }
     let mut task = Task { machine, session, rest: BytesMut::new(), events: Vec::new(), any_input: false };
     let ended = task.run(&mut socket).await;
+    task.machine.lost(&mut task.session);
     task.report(peer, ended);
 }
 
@@ -82,6 +83,7 @@ impl Task {
         let timer = tokio::time::sleep_until(Instant::now().into());
         tokio::pin!(timer);
         let mut turn_over = false;
+        let mut is_half_closed = false;
         loop {
             let now = Instant::now();
             self.machine.output().lend_buffer(OUTPUT.take());
@@ -92,11 +94,18 @@ impl Task {
             if self.machine.is_done() && self.machine.output().is_empty() {
                 return Ok(());
             }
-            // A deadline that has moved away is noticed when the timer fires; only a nearer one sets it anew.
+            if self.machine.falls_silent() && self.machine.output().is_empty() && !is_half_closed {
+                is_half_closed = true;
+                writer.shutdown().await?;
+            }
+            // A deadline that has moved away is noticed when the timer fires; only a nearer one sets it anew. Whether it
+            // has fired is asked only once: what fires from here on must end the wait, or nobody hears of it.
+            let mut is_set = !timer.is_elapsed();
             if let Some(deadline) = self.machine.deadline()
-                && (timer.is_elapsed() || tokio::time::Instant::from(deadline) < timer.deadline())
+                && (!is_set || tokio::time::Instant::from(deadline) < timer.deadline())
             {
                 timer.as_mut().reset(deadline.into());
+                is_set = true;
             }
             self.return_buffer();
             if std::mem::take(&mut turn_over) {
@@ -115,7 +124,7 @@ impl Task {
                     written = poll_fn(|cx| poll_write(&mut writer, output, cx)), if writes => Woken::Output(written),
                     () = self.session.wait() => Woken::Other,
                     read = poll_fn(|cx| poll_read(&mut reader, rest, read_len, cx)), if reads => Woken::Input(read),
-                    () = &mut timer, if !timer.is_elapsed() => Woken::Other,
+                    () = &mut timer, if is_set => Woken::Other,
                 }
             };
             let now = Instant::now();

@@ -7,4 +7,4 @@ mod connection;
 mod listener;
 
 pub use listener::{Server, ServerError};
-pub use warren_amqp091::{Limits, ServerIdentity};
+pub use warren_amqp091::{Existing, Interceptors, Limits, ServerIdentity};

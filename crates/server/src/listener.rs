@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use warren_amqp091::{Limits, ServerIdentity};
 use warren_broker::Broker;
+use warren_types::session::Peer;
 
 use crate::connection;
 
@@ -83,7 +84,9 @@ impl Server {
                 Some((socket, peer)) = accepted.recv(), if !full => {
                     let machine = warren_amqp091::Connection::new(
                         self.limits.clone(), Arc::clone(&self.identity), Instant::now());
-                    let session = self.broker.session(peer);
+                    // A client that is gone already is found to be when its connection is read.
+                    let server = socket.local_addr().unwrap_or(peer);
+                    let session = self.broker.session(Peer { client: peer, server });
                     tasks.spawn(connection::serve(socket, peer, machine, session));
                 }
                 Some(ended) = tasks.join_next(), if !tasks.is_empty() => report_panic(ended),

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use allocation_counter::{AllocationInfo, measure};
 use tokio::runtime::Runtime;
-use warren_amqp091::{Connection, Limits, Phase, ServerIdentity};
+use warren_amqp091::{Connection, Interceptors, Limits, Phase, ServerIdentity};
 use warren_amqp091_codec::{Dialect, Method, frame};
 use warren_broker::{Broker, BrokerSession, Permissions, Settings};
 use warren_store::{Options as StoreOptions, Store};
 use warren_testkit::SimDisk;
 use warren_types::FieldTable;
-use warren_types::session::Event;
+use warren_types::session::{Event, Peer};
 
 /// Longest wait for the shards.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,6 +37,7 @@ impl Client {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("threads can be started");
         let settings = Settings {
+            default_queue_type: None,
             shards: 1,
             memory_limit: 1 << 40,
             disk_free_limit: 0,
@@ -46,6 +47,9 @@ impl Client {
             default_permissions: Permissions::new(".*", ".*", ".*").expect("they are regular"),
             loopback_users: Vec::new(),
             anonymous_user: None,
+            node: "rabbit@here".to_owned(),
+            event_exchange: None,
+            log_exchange: false,
         };
         let broker = {
             let _inside = runtime.enter();
@@ -62,11 +66,13 @@ impl Client {
             heartbeat_s: 60,
             message_len_max: 16 << 20,
             handshake_timeout: Duration::from_secs(10),
+            interceptors: Interceptors::default(),
         };
         let [product, version, cluster_name, platform, copyright, information] =
             std::array::from_fn(|_| String::new());
         let identity = ServerIdentity { product, version, cluster_name, platform, copyright, information };
-        let session = broker.session(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+        let [client, server] = [1, 2].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let session = broker.session(Peer { client, server });
         let machine = Connection::new(limits, Arc::new(identity), now);
         let mut client = Self { runtime, machine, session, events: Vec::new(), now };
         client.log_in();

@@ -9,8 +9,9 @@ use crate::checkpoint::Relocated;
 use crate::index::{CompactFile, Count};
 use crate::record::{u32_at, u64_at};
 
-/// Longest extent, in bytes, unless one message alone is longer: bounds what is read to find one message.
-pub(crate) const EXTENT_LEN_MAX: u64 = 8 * 1024 * 1024;
+/// Longest extent, in bytes, unless one message alone is longer: bounds what is read to find one message, as those that
+/// expire out of order are.
+pub(crate) const EXTENT_LEN_MAX: u64 = 1024 * 1024;
 
 /// Most numbers that an extent spans.
 pub(crate) const EXTENT_SPAN_MAX: u64 = u32::MAX as u64;

@@ -13,7 +13,7 @@ use warren_types::QueueId;
 use crate::checkpoint::{Install, Relocated, Snapshot};
 use crate::extents::{Extent, ExtentKey};
 use crate::journal::Lsn;
-use crate::load::{Load, LoadedMessages, Reached, RecordAt, Source};
+use crate::load::{Load, LoadedMessages, Reached, ReadCursor, RecordAt, Source};
 use crate::log::Log;
 use crate::segment::Segment;
 
@@ -198,9 +198,19 @@ impl QueueIndex {
     /// more.
     pub(crate) fn load(&self, log: &Log, priority: u8, after: Option<u64>, bytes: usize) -> Option<Load> {
         let level = self.find(priority)?;
-        let from = after.map_or(0, |after| after + 1);
-        let source = level.read_extent(from, bytes).or_else(|| level.read_log(log, from, bytes))?;
-        Some(Load { from, wanted: None, source })
+        level.load(log, after, bytes, level.cursor)
+    }
+
+    /// The same for somebody who keeps to himself where reading came to.
+    pub(crate) fn load_beside(
+        &self,
+        log: &Log,
+        priority: u8,
+        after: Option<u64>,
+        bytes: usize,
+        cursor: ReadCursor,
+    ) -> Option<Load> {
+        self.find(priority)?.load(log, after, bytes, cursor.0)
     }
 
     /// What to read to get these messages, in rising order; what is in different places takes several reads.
@@ -364,10 +374,16 @@ impl Level {
         removed.push(ExtentKey { queue, priority: self.priority, first: extent.first });
     }
 
-    fn read_extent(&self, from: u64, bytes: usize) -> Option<Source> {
+    fn load(&self, log: &Log, after: Option<u64>, bytes: usize, cursor: Option<Reached>) -> Option<Load> {
+        let from = after.map_or(0, |after| after + 1);
+        let source = self.read_extent(from, bytes, cursor).or_else(|| self.read_log(log, from, bytes))?;
+        Some(Load { from, wanted: None, source })
+    }
+
+    fn read_extent(&self, from: u64, bytes: usize, cursor: Option<Reached>) -> Option<Source> {
         let index = self.extents.partition_point(|extent| extent.last < from);
         let extent = self.extents.range(index..).find(|extent| !extent.is_empty())?;
-        let start = match self.cursor {
+        let start = match cursor {
             // What was read before the extent was copied to another file says nothing of that.
             Some(Reached { file, last, offset })
                 if file == extent.file.segment.number

@@ -28,7 +28,7 @@ pub use file_system::FileSystem;
 pub use index::{Count, QueueIndex};
 pub use inspect::{Inspection, check, dump};
 pub use journal::{Change, Journal, Lsn};
-pub use load::{Load, LoadError, LoadedMessages};
+pub use load::{Load, LoadError, LoadedMessages, ReadCursor};
 pub use log::Wake;
 pub use recovery::{Progress, Recovered, RecoveredQueue};
 pub use store::{OnFailure, OpenError, Options, Store};

@@ -98,7 +98,22 @@ pub struct LoadedMessages {
     pub last: Option<u64>,
 }
 
+/// Where reading came to, for somebody who reads beside the queue.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReadCursor(pub(crate) Option<Reached>);
+
+impl ReadCursor {
+    /// Nothing was read.
+    pub const START: Self = Self(None);
+}
+
 impl LoadedMessages {
+    /// Where to go on reading.
+    #[must_use]
+    pub fn cursor(&self) -> ReadCursor {
+        ReadCursor(self.reached)
+    }
+
     /// Adds what was read next.
     pub(crate) fn append(&mut self, mut next: Self) {
         self.messages.append(&mut next.messages);

@@ -13,7 +13,7 @@ use crate::disk::Disk;
 use crate::extents::Extent;
 use crate::index::{CompactFile, QueueIndex};
 use crate::journal::{Journal, Lsn};
-use crate::load::{Load, LoadError, LoadedMessages};
+use crate::load::{Load, LoadError, LoadedMessages, ReadCursor};
 use crate::log::{Hooks, Log, Wake};
 use crate::recovery::{self, Progress, Recovered, Replayed};
 use crate::segment::{FileKind, HeaderError, Segment, check_header};
@@ -281,6 +281,19 @@ impl Store {
     #[must_use]
     pub fn plan(&self, index: &QueueIndex, priority: u8, after: Option<u64>, bytes: usize) -> Option<Load> {
         index.load(&self.log, priority, after, bytes)
+    }
+
+    /// As [`Store::plan`], for somebody who reads beside the queue and keeps to himself where he came to.
+    #[must_use]
+    pub fn plan_beside(
+        &self,
+        index: &QueueIndex,
+        priority: u8,
+        after: Option<u64>,
+        bytes: usize,
+        cursor: ReadCursor,
+    ) -> Option<Load> {
+        index.load_beside(&self.log, priority, after, bytes, cursor)
     }
 
     /// What to read for these messages, in rising order.

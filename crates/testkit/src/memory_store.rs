@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 
-use warren_queue::{Command, Forgotten, RestoredLevel};
+use warren_queue::{Command, Expiration, Forgotten, RestoredLevel, StoredKey};
 use warren_types::{Message, StoredMessage};
 
 /// What a queue has stored, in memory, and what it has asked for.
 #[derive(Debug, Default, Clone)]
 pub struct MemoryStore {
     messages: BTreeMap<(u8, u64), StoredMessage>,
+    keys: BTreeMap<u128, StoredKey>,
     asked: Vec<Asked>,
 }
 
@@ -14,6 +15,7 @@ pub struct MemoryStore {
 enum Asked {
     Load { priority: u8, after: Option<u64>, bytes: usize },
     Fetch { priority: u8, seqs: Vec<u64> },
+    Scan { priority: u8, after: Option<u64> },
 }
 
 impl MemoryStore {
@@ -38,6 +40,24 @@ impl MemoryStore {
         assert_eq!(stored.message.body_len(), gone.body_len as usize);
     }
 
+    /// As [`warren_queue::Effects::remember`].
+    pub fn remember(&mut self, key: StoredKey) {
+        self.keys.insert(key.hash, key);
+    }
+
+    /// As [`warren_queue::Effects::forget_key`].
+    ///
+    /// # Panics
+    /// If the key is not stored.
+    pub fn forget_key(&mut self, hash: u128) {
+        self.keys.remove(&hash).unwrap_or_else(|| panic!("key {hash} is not stored"));
+    }
+
+    /// The keys that are stored.
+    pub fn keys(&self) -> impl Iterator<Item = StoredKey> + '_ {
+        self.keys.values().copied()
+    }
+
     /// As [`warren_queue::Effects::forget_all`].
     pub fn forget_all(&mut self, priority: u8, last: u64, except: &[u64]) {
         self.messages.retain(|(level, seq), _| *level != priority || *seq > last || except.contains(seq));
@@ -51,6 +71,17 @@ impl MemoryStore {
     /// As [`warren_queue::Effects::fetch`].
     pub fn fetch(&mut self, priority: u8, seqs: &[u64]) {
         self.asked.push(Asked::Fetch { priority, seqs: seqs.to_vec() });
+    }
+
+    /// As [`warren_queue::Effects::scan`]; some messages at a time, whatever their length.
+    pub fn scan(&mut self, priority: u8, after: Option<u64>) {
+        self.asked.push(Asked::Scan { priority, after });
+    }
+
+    /// As [`warren_queue::Effects::is_stored`].
+    #[must_use]
+    pub fn has(&self, priority: u8, seq: u64) -> bool {
+        self.messages.contains_key(&(priority, seq))
     }
 
     /// The answer to what was asked first, if anything was.
@@ -75,6 +106,17 @@ impl MemoryStore {
             Asked::Fetch { priority, seqs } => {
                 let found = seqs.iter().filter_map(|seq| self.messages.get(&(priority, *seq)).cloned());
                 Command::Fetched { priority, messages: found.collect(), asked: seqs }
+            }
+            Asked::Scan { priority, after } => {
+                const AT_A_TIME: usize = 10;
+                let first = after.map_or(0, |after| after + 1);
+                let following = self.messages.range((priority, first)..=(priority, u64::MAX));
+                let seen: Vec<_> = following.map(|(_, stored)| stored).take(AT_A_TIME).collect();
+                let expirations = seen
+                    .iter()
+                    .filter_map(|stored| Some(Expiration::after(stored.message.expiration_ms()?, stored)))
+                    .collect();
+                Command::Scanned { priority, expirations, last: seen.last().map(|stored| stored.seq) }
             }
         })
     }
@@ -131,8 +173,53 @@ macro_rules! store_effects {
             self.store.fetch(priority, seqs);
         }
 
+        fn scan(&mut self, priority: u8, after: Option<u64>, _: usize) {
+            self.store.scan(priority, after);
+        }
+
+        fn is_stored(&self, priority: u8, seq: u64) -> bool {
+            self.store.has(priority, seq)
+        }
+
+        fn taken(&mut self, _: u64) {}
+
         fn room(&self) -> bool {
             true
+        }
+
+        fn release(&mut self, _: warren_types::Message, _: Option<warren_queue::Forgotten>) {
+            unreachable!("only the queues of delayed exchanges release messages");
+        }
+
+        fn group(&self, message: &warren_types::Message, _: &warren_types::ShortString) -> Option<u64> {
+            message.body().first().map(|key| u64::from(*key))
+        }
+
+        fn dedup_key(
+            &self,
+            message: &warren_types::Message,
+            _: &warren_types::ShortString,
+        ) -> Option<warren_queue::DedupKey> {
+            let hash = u128::from(*message.body().first()?);
+            Some(warren_queue::DedupKey { hash, ttl_ms: None })
+        }
+
+        fn remember(&mut self, key: warren_queue::StoredKey) {
+            self.store.remember(key);
+        }
+
+        fn forget_key(&mut self, hash: u128) {
+            self.store.forget_key(hash);
+        }
+
+        fn await_keys(&mut self) {}
+
+        fn delay_ms(&self, message: &warren_types::Message) -> u64 {
+            message.expiration_ms().unwrap_or(0)
+        }
+
+        fn with_counts(&self, message: &warren_types::Message, _: u32, _: u32) -> warren_types::Message {
+            message.clone()
         }
     };
 }

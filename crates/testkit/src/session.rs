@@ -304,6 +304,7 @@ impl Session for FakeSession {
             prefetch: consume.prefetch,
             limit: consume.limit,
             priority: 0,
+            timeout_ms: None,
         };
         self.apply(queue, Command::Consume(Box::new(new)));
         Ok(queue)
@@ -311,6 +312,13 @@ impl Session for FakeSession {
 
     fn cancel(&mut self, channel: ChannelId, queue: QueueRef, consumer: ConsumerId) {
         self.apply(queue, Command::Cancel { connection: CONNECTION, channel, consumer });
+    }
+
+    /// Queues whose names begin with `forbidden` may not be read any more.
+    fn recheck(&mut self, queue: QueueRef, name: &[u8], consumer: ConsumerId) {
+        if name.starts_with(b"forbidden") {
+            self.apply(queue, Command::Revoke { connection: CONNECTION, consumer });
+        }
     }
 
     fn limit(&mut self, queue: QueueRef, consumer: ConsumerId, limit: Arc<ChannelLimit>) {
@@ -349,7 +357,7 @@ impl Session for FakeSession {
         let mut found = Vec::new();
         let routed = self
             .router
-            .route(request.exchange, &keys, &mut || (request.headers)(), &mut found)
+            .route(request.exchange, &keys, request.content, &mut found)
             .ok_or_else(|| not_found("exchange", request.exchange))?;
         // The router promises no order.
         found.sort_unstable();
@@ -370,12 +378,17 @@ impl Session for FakeSession {
                     self.apply(*queue, Command::Publish(publish));
                 }
             }
+            Route::Recorded(_) => unreachable!("this session records nothing"),
             Route::DirectReply(_, to) => self.events.push_back(Event::DirectReply(*to, message)),
         }
     }
 
     fn settle(&mut self, channel: ChannelId, queue: QueueRef, range: DeliveryRange, settle: Settle) {
         self.apply(queue, Command::Settle { connection: CONNECTION, channel, range, settle });
+    }
+
+    fn system_time_ms(&self) -> u64 {
+        1_700_000_000_123
     }
 
     fn generate_name(&mut self, prefix: &str) -> ShortString {
@@ -400,7 +413,7 @@ impl Session for FakeSession {
             .collect();
         for queue in &exclusive {
             let asked_by = Some((CONNECTION, ChannelId::CONNECTION));
-            self.apply(*queue, Command::Delete { asked_by, if_unused: false, if_empty: false });
+            self.apply(*queue, Command::Close { asked_by });
         }
         exclusive.len()
     }
@@ -440,6 +453,16 @@ impl Effects for Collected<'_> {
 
     fn consumer_cancelled(&mut self, _: ConnectionId, channel: ChannelId, consumer: ConsumerId) {
         self.events.push_back(Event::ConsumerCancelled(channel, consumer));
+    }
+
+    fn consumer_timed_out(
+        &mut self,
+        _: ConnectionId,
+        channel: ChannelId,
+        consumer: ConsumerId,
+        timeout_ms: u64,
+    ) {
+        self.events.push_back(Event::ConsumerTimedOut(channel, consumer, timeout_ms));
     }
 
     fn deleted(&mut self) {

@@ -26,6 +26,17 @@ impl State {
         self.limit == 0 || self.taken < self.limit
     }
 
+    /// Whether there is a place; if not, the consumer waits for one.
+    fn admits(&mut self, queue: QueueRef, consumer: ConsumerId) -> bool {
+        if self.has_room() {
+            return true;
+        }
+        if !self.waiting.contains(&(queue, consumer)) {
+            self.waiting.push((queue, consumer));
+        }
+        false
+    }
+
     fn admitted(&mut self) -> Vec<(QueueRef, ConsumerId)> {
         if self.has_room() { std::mem::take(&mut self.waiting) } else { Vec::new() }
     }
@@ -43,14 +54,21 @@ impl ChannelLimit {
     #[must_use]
     pub fn take(&self, queue: QueueRef, consumer: ConsumerId) -> bool {
         let mut state = self.lock();
-        if state.has_room() {
-            state.taken += 1;
-            return true;
-        }
-        if !state.waiting.contains(&(queue, consumer)) {
-            state.waiting.push((queue, consumer));
-        }
-        false
+        let is_admitted = state.admits(queue, consumer);
+        state.taken += u32::from(is_admitted);
+        is_admitted
+    }
+
+    /// The same for a message that nobody will acknowledge: it needs a free place, but takes none.
+    #[must_use]
+    pub fn pass(&self, queue: QueueRef, consumer: ConsumerId) -> bool {
+        self.lock().admits(queue, consumer)
+    }
+
+    /// Whether it limits anything.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.lock().limit > 0
     }
 
     /// Whether there is a place, which others may take first.
@@ -110,5 +128,17 @@ mod tests {
         assert_eq!(limit.set(1), []);
         assert_eq!(limit.set(0), [(queue(2), ConsumerId(2))]);
         assert!(limit.take(queue(2), ConsumerId(2)));
+    }
+
+    #[test]
+    fn m24_messages_without_acknowledgement_wait_for_a_place_and_take_none() {
+        let limit = ChannelLimit::new(1, 0);
+        for _ in 0..3 {
+            assert!(limit.pass(queue(1), ConsumerId(1)));
+        }
+        assert!(limit.take(queue(2), ConsumerId(2)));
+        assert!(!limit.pass(queue(1), ConsumerId(1)));
+        assert_eq!(limit.release(1), [(queue(1), ConsumerId(1))]);
+        assert!(limit.pass(queue(1), ConsumerId(1)));
     }
 }

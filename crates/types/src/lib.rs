@@ -6,6 +6,7 @@
 mod channel_limit;
 mod error;
 mod field_table;
+mod history;
 mod ids;
 mod ledger;
 mod message;
@@ -17,7 +18,8 @@ pub mod session;
 pub use channel_limit::ChannelLimit;
 pub use error::{AmqpError, ReplyCode, Scope};
 pub use field_table::{FieldTable, FieldValue};
+pub use history::History;
 pub use ids::{ChannelId, ConnectionId, ConsumerId, DeliveryId, QueueId, QueueRef};
 pub use ledger::Ledger;
-pub use message::{Message, MessageHead, MessageParts, StoredMessage};
+pub use message::{Marks, Message, MessageHead, MessageParts, StoredMessage, put_blind_key};
 pub use short_string::{ShortString, TooLong};

@@ -29,15 +29,43 @@ pub struct MessageParts<'a> {
     pub priority: u8,
     /// `expiration`, in milliseconds.
     pub expiration_ms: Option<u64>,
+    /// What this broker has done to it since it was published.
+    pub marks: Marks,
+    /// Further routing keys that no header tells, as [`put_blind_key`] writes them.
+    pub blind_keys: &'a [u8],
+}
+
+/// Appends a routing key to [`MessageParts::blind_keys`].
+///
+/// # Panics
+/// If the key has 4 GiB or more.
+pub fn put_blind_key(blind_keys: &mut Vec<u8>, key: &[u8]) {
+    let len = u32::try_from(key.len()).expect("a key fits in a frame");
+    blind_keys.extend_from_slice(&len.to_le_bytes());
+    blind_keys.extend_from_slice(key);
+}
+
+/// What a broker notes on a message that it has published again, since its headers alone do not tell: clients may write
+/// the same headers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// The headers about its deaths (`x-death` and others) are the broker's own.
+    pub deaths: bool,
+    /// It goes by its routing key alone: keys in the header `CC` were for an earlier publish.
+    pub key_only: bool,
 }
 
 // Layout of `packed`: this head, then exchange, routing key, properties, the expiration as u64 LE if there is
-// one, and the body if it is small.
+// one, the blind keys behind their length as u32 LE if there are any, and the body if it is small.
 // 0: exchange length u8, 1: routing key length u8, 2: flags u8, 3: priority u8, 4..8: properties length u32 LE.
 const HEAD_LEN: usize = 8;
 const EXPIRATION_LEN: usize = 8;
+const BLIND_KEYS_HEAD_LEN: usize = 4;
 const FLAG_PERSISTENT: u8 = 1;
 const FLAG_EXPIRES: u8 = 2;
+const FLAG_DEATHS: u8 = 4;
+const FLAG_KEY_ONLY: u8 = 8;
+const FLAG_BLIND_KEYS: u8 = 16;
 
 impl Message {
     /// Bodies up to this size, in bytes, are packed together with the rest.
@@ -75,7 +103,11 @@ impl Message {
         let head: &[u8; HEAD_LEN] = bytes.first_chunk()?;
         let properties_len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
         let expiration_len = if head[2] & FLAG_EXPIRES != 0 { EXPIRATION_LEN } else { 0 };
-        let body = HEAD_LEN + usize::from(head[0]) + usize::from(head[1]) + properties_len + expiration_len;
+        let mut body =
+            HEAD_LEN + usize::from(head[0]) + usize::from(head[1]) + properties_len + expiration_len;
+        if head[2] & FLAG_BLIND_KEYS != 0 {
+            body = body.checked_add(BLIND_KEYS_HEAD_LEN + blind_keys_len(bytes.get(body..)?)?)?;
+        }
         bytes.len().checked_sub(body)
     }
 
@@ -106,8 +138,46 @@ impl Message {
     /// The body if it is packed with the rest; otherwise see [`Message::large_body`].
     #[must_use]
     pub fn small_body(&self) -> &[u8] {
+        &self.packed[self.body_start()..]
+    }
+
+    fn body_start(&self) -> usize {
+        // Most messages have neither, and then the head alone is read.
+        let Some(head) = self.packed.first_chunk::<HEAD_LEN>() else { return 0 };
+        let properties_len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+        let start = HEAD_LEN + usize::from(head[0]) + usize::from(head[1]) + properties_len as usize;
+        match head[2] & (FLAG_EXPIRES | FLAG_BLIND_KEYS) {
+            0 => start,
+            FLAG_EXPIRES => start + EXPIRATION_LEN,
+            _ => self.blind_keys_start() + BLIND_KEYS_HEAD_LEN + self.blind_keys().len(),
+        }
+    }
+
+    /// Further routing keys that no header tells, as [`MessageParts::blind_keys`] has them.
+    #[must_use]
+    pub fn blind_keys(&self) -> &[u8] {
+        if self.packed[2] & FLAG_BLIND_KEYS == 0 {
+            return &[];
+        }
+        let keys = &self.packed[self.blind_keys_start()..];
+        let len = blind_keys_len(keys).unwrap_or_default();
+        &keys[BLIND_KEYS_HEAD_LEN..][..len]
+    }
+
+    /// The keys of [`Message::blind_keys`].
+    pub fn each_blind_key(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.blind_keys();
+        std::iter::from_fn(move || {
+            let len = blind_keys_len(rest)?;
+            let (key, behind) = rest[BLIND_KEYS_HEAD_LEN..].split_at_checked(len)?;
+            rest = behind;
+            Some(key)
+        })
+    }
+
+    fn blind_keys_start(&self) -> usize {
         let expiration_len = if self.packed[2] & FLAG_EXPIRES != 0 { EXPIRATION_LEN } else { 0 };
-        &self.packed[self.properties_end() + expiration_len..]
+        self.properties_end() + expiration_len
     }
 
     /// The body if it is kept apart.
@@ -125,13 +195,23 @@ impl Message {
     /// Length of the body, in bytes.
     #[must_use]
     pub fn body_len(&self) -> usize {
-        self.body().len()
+        match &self.large_body {
+            None => self.packed.len() - self.body_start(),
+            Some(body) => body.len(),
+        }
     }
 
     /// Whether the publisher asked for it to survive a restart.
     #[must_use]
     pub fn is_persistent(&self) -> bool {
         self.packed[2] & FLAG_PERSISTENT != 0
+    }
+
+    /// What this broker has done to it since it was published.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        let flags = self.packed[2];
+        Marks { deaths: flags & FLAG_DEATHS != 0, key_only: flags & FLAG_KEY_ONLY != 0 }
     }
 
     /// `priority`; 0 if there is none.
@@ -209,20 +289,22 @@ impl MessageHead {
         let properties_len = u32::try_from(parts.properties.len()).expect("a content header fits in a frame");
         let packed = &mut self.packed;
         packed.clear();
-        let persistent = if parts.persistent { FLAG_PERSISTENT } else { 0 };
-        let expires = if parts.expiration_ms.is_some() { FLAG_EXPIRES } else { 0 };
-        packed.extend_from_slice(&[
-            short(parts.exchange),
-            short(parts.routing_key),
-            persistent | expires,
-            parts.priority,
-        ]);
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        let flags = flag(parts.persistent, FLAG_PERSISTENT)
+            | flag(parts.expiration_ms.is_some(), FLAG_EXPIRES)
+            | flag(parts.marks.deaths, FLAG_DEATHS)
+            | flag(parts.marks.key_only, FLAG_KEY_ONLY)
+            | flag(!parts.blind_keys.is_empty(), FLAG_BLIND_KEYS);
+        packed.extend_from_slice(&[short(parts.exchange), short(parts.routing_key), flags, parts.priority]);
         packed.extend_from_slice(&properties_len.to_le_bytes());
         packed.extend_from_slice(parts.exchange);
         packed.extend_from_slice(parts.routing_key);
         packed.extend_from_slice(parts.properties);
         if let Some(expiration_ms) = parts.expiration_ms {
             packed.extend_from_slice(&expiration_ms.to_le_bytes());
+        }
+        if !parts.blind_keys.is_empty() {
+            put_blind_key(packed, parts.blind_keys);
         }
     }
 
@@ -249,6 +331,11 @@ impl MessageHead {
     }
 }
 
+/// The length at the start of blind keys, or of one of them.
+fn blind_keys_len(bytes: &[u8]) -> Option<usize> {
+    bytes.first_chunk().map(|len| u32::from_le_bytes(*len) as usize)
+}
+
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
@@ -272,6 +359,8 @@ mod tests {
             persistent: true,
             priority: 9,
             expiration_ms: None,
+            marks: Marks::default(),
+            blind_keys: &[],
         }
     }
 
@@ -305,6 +394,40 @@ mod tests {
             let again = Message::from_stored(&stored).expect("it is a message");
             assert_eq!(again.stored(), message.stored());
             assert_eq!(again.body(), body);
+        }
+    }
+
+    #[test]
+    fn m16_blind_keys_are_stored() {
+        let keys: [&[u8]; 3] = [b"hidden", b"", &[7; 300]];
+        let mut blind_keys = Vec::new();
+        keys.iter().for_each(|key| put_blind_key(&mut blind_keys, key));
+        for (len, expiration_ms) in [(0, None), (5, Some(5)), (Message::SMALL_BODY_LEN_MAX + 1, None)] {
+            let body = vec![1; len];
+            let parts = MessageParts { blind_keys: &blind_keys, expiration_ms, ..parts() };
+            let message = Message::new(&parts, &body);
+            let (packed, large) = message.stored();
+            for cut in 0..packed.len() - message.small_body().len() {
+                let cut = Bytes::copy_from_slice(&packed[..cut]);
+                assert!(Message::from_stored(&cut).is_none(), "{} bytes", cut.len());
+            }
+            let again = Message::from_stored(&Bytes::from([packed, large].concat()));
+            let again = again.expect("it is a message");
+            assert_eq!(again.each_blind_key().collect::<Vec<_>>(), keys);
+            assert_eq!((again.body(), again.expiration_ms()), (&body[..], expiration_ms));
+        }
+        assert_eq!(Message::new(&parts(), b"").each_blind_key().count(), 0);
+    }
+
+    #[test]
+    fn marks_are_stored() {
+        for (deaths, key_only) in [(false, false), (true, false), (false, true), (true, true)] {
+            let marks = Marks { deaths, key_only };
+            let message = Message::new(&MessageParts { marks, expiration_ms: Some(5), ..parts() }, b"body");
+            let again = Message::from_stored(&Bytes::copy_from_slice(message.stored().0));
+            let again = again.expect("it is a message");
+            assert_eq!((again.marks(), again.expiration_ms()), (marks, Some(5)));
+            assert!(again.is_persistent());
         }
     }
 }

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::{
-    AmqpError, ChannelId, ChannelLimit, ConnectionId, ConsumerId, DeliveryId, FieldTable, Message, QueueRef,
-    ShortString,
+    AmqpError, ChannelId, ChannelLimit, ConnectionId, ConsumerId, DeliveryId, FieldTable, FieldValue,
+    History, Message, QueueRef, ShortString,
 };
 
 /// A call's answer: now, or later as an event.
@@ -103,6 +103,37 @@ pub struct Consume {
     pub arguments: FieldTable,
 }
 
+/// What exchanges may look at beside the routing keys. A function that returns headers will do where there is nothing
+/// else.
+pub trait RoutingContent {
+    /// The message's headers, decoded.
+    fn headers(&self) -> FieldTable;
+
+    /// A property of the message, if it has it.
+    fn property(&self, property: HashProperty) -> Option<FieldValue>;
+}
+
+impl<F: Fn() -> FieldTable> RoutingContent for F {
+    fn headers(&self) -> FieldTable {
+        self()
+    }
+
+    fn property(&self, _: HashProperty) -> Option<FieldValue> {
+        None
+    }
+}
+
+/// The properties that an exchange may be told to hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashProperty {
+    /// `correlation-id`
+    CorrelationId,
+    /// `message-id`
+    MessageId,
+    /// `timestamp`
+    Timestamp,
+}
+
 /// What routing a message needs to know of it.
 #[derive(Clone, Copy)]
 pub struct RouteRequest<'a> {
@@ -112,8 +143,8 @@ pub struct RouteRequest<'a> {
     pub routing_key: &'a [u8],
     /// More routing keys (`CC` and `BCC`).
     pub extra_keys: &'a [&'a [u8]],
-    /// Decodes the message's headers; called only when an exchange wants them.
-    pub headers: &'a dyn Fn() -> FieldTable,
+    /// What else exchanges may look at; read only when one does.
+    pub content: &'a dyn RoutingContent,
     /// The property `user-id`, which must be the user's own name.
     pub user_id: Option<&'a [u8]>,
     /// The property `expiration`, which must be a number of milliseconds.
@@ -136,6 +167,17 @@ pub enum Route {
     Queues(Arc<[QueueRef]>),
     /// Straight to a channel that waits for replies (direct reply-to).
     DirectReply(ConnectionId, ChannelId),
+    /// To queues, and into the history of exchanges that have one.
+    Recorded(Box<RecordedRoute>),
+}
+
+/// A route over exchanges with a history.
+#[derive(Debug, Clone)]
+pub struct RecordedRoute {
+    /// The queues, each once.
+    pub queues: Arc<[QueueRef]>,
+    /// Where the message is to be recorded.
+    pub histories: Vec<Arc<History>>,
 }
 
 impl Route {
@@ -145,6 +187,16 @@ impl Route {
         match self {
             Self::Queues(queues) => queues.len(),
             Self::DirectReply(..) => 1,
+            Self::Recorded(recorded) => recorded.queues.len(),
+        }
+    }
+
+    /// How many queues there are to say that they have the message.
+    #[must_use]
+    pub fn queues(&self) -> usize {
+        match self {
+            Self::DirectReply(..) => 0,
+            _ => self.len(),
         }
     }
 
@@ -152,6 +204,12 @@ impl Route {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether nothing is to be done with the message: it is unroutable, and not recorded either.
+    #[must_use]
+    pub fn leads_nowhere(&self) -> bool {
+        self.is_empty() && !matches!(self, Self::Recorded(_))
     }
 }
 
@@ -178,7 +236,10 @@ pub enum Settle {
     /// `basic.reject` or `basic.nack` without requeue: dead-lettered or dropped.
     Reject,
     /// Back to its original position, as redelivered.
-    Requeue,
+    Requeue {
+        /// It counts as a failed delivery: `basic.reject` does, `basic.nack` and `basic.recover` do not (features.md M30).
+        failed: bool,
+    },
 }
 
 /// Consecutive deliveries of one queue.
@@ -188,6 +249,55 @@ pub struct DeliveryRange {
     pub first: DeliveryId,
     /// The last.
     pub last: DeliveryId,
+}
+
+/// Something about a connection that only its machine knows, and that others may want to hear.
+#[derive(Debug, Clone, Copy)]
+pub enum Announcement<'a> {
+    /// The client has said who it is, and is about to log in.
+    Introduced {
+        /// The SASL mechanism.
+        mechanism: &'a [u8],
+        /// Version of the protocol: major, minor, revision.
+        protocol: (u8, u8, u8),
+        /// What the client tells of itself.
+        client_properties: &'a FieldTable,
+    },
+    /// A virtual host is open.
+    Opened {
+        /// The heartbeat interval that was agreed on, in seconds.
+        heartbeat_s: u16,
+        /// The largest frame that was agreed on, in bytes.
+        frame_max: u32,
+        /// Most channels that were agreed on.
+        channel_max: u16,
+    },
+    /// A channel is open.
+    ChannelOpened(ChannelId),
+    /// A channel is gone, and with it so many consumers.
+    ChannelClosed(ChannelId, usize),
+    /// A consumer is gone.
+    ConsumerDeleted {
+        /// Channel of the consumer.
+        channel: ChannelId,
+        /// Name of its queue.
+        queue: &'a ShortString,
+        /// The consumer's tag.
+        tag: &'a ShortString,
+    },
+}
+
+/// A message that somebody published, as the firehose shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct TracedPublish<'a> {
+    /// Channel of the publisher.
+    pub channel: ChannelId,
+    /// The routing key and those in `CC` and `BCC`.
+    pub routing_keys: &'a [&'a [u8]],
+    /// Where it goes.
+    pub route: &'a Route,
+    /// The message.
+    pub message: &'a Message,
 }
 
 /// Why a login was refused.
@@ -295,6 +405,10 @@ pub trait Session {
     /// `basic.cancel`; the reply is [`Reply::Cancelled`], behind the consumer's last delivery.
     fn cancel(&mut self, channel: ChannelId, queue: QueueRef, consumer: ConsumerId);
 
+    /// Looks again whether the user may read the queue of a consumer. If not, the consumer is removed, and
+    /// [`Event::ConsumerCancelled`] follows its last delivery.
+    fn recheck(&mut self, queue: QueueRef, name: &[u8], consumer: ConsumerId);
+
     /// Puts a consumer under its channel's limit.
     fn limit(&mut self, queue: QueueRef, consumer: ConsumerId, limit: Arc<ChannelLimit>);
 
@@ -339,6 +453,24 @@ pub trait Session {
     /// The connection ends: consumers end, unacked messages return, exclusive queues are deleted. Returns how
     /// many replies for [`ChannelId::CONNECTION`] will tell that this is done.
     fn close(&mut self) -> usize;
+
+    /// Milliseconds since 1970-01-01 UTC, by the system's clock.
+    fn system_time_ms(&self) -> u64;
+
+    /// Hears what others may want to know of the connection.
+    fn announce(&mut self, _news: Announcement<'_>) {}
+
+    /// Whether what is published and delivered is copied to the firehose now. While it is, no route has a generation.
+    fn is_traced(&self) -> bool {
+        false
+    }
+
+    /// Copies a message that is published to the firehose.
+    fn trace_publish(&mut self, _publish: &TracedPublish<'_>) {}
+
+    /// Copies a message that the client gets from a queue to the firehose.
+    fn trace_delivery(&mut self, _channel: ChannelId, _queue: &[u8], _redelivered: bool, _message: &Message) {
+    }
 }
 
 /// What the broker tells a connection.
@@ -372,6 +504,8 @@ pub enum Event {
     Reply(ChannelId, Result<Reply, AmqpError>),
     /// The consumer's queue is gone.
     ConsumerCancelled(ChannelId, ConsumerId),
+    /// The consumer has not acknowledged a message in time, in milliseconds, and is gone.
+    ConsumerTimedOut(ChannelId, ConsumerId, u64),
     /// Publishers must wait, for this reason (`connection.blocked`).
     Blocked(&'static str),
     /// Publishers may go on.

@@ -1,6 +1,7 @@
 //! The `warren` command.
 
 mod data_dir;
+mod log_exchange;
 mod server;
 mod store;
 
@@ -20,6 +21,7 @@ use clap::{CommandFactory, Parser, Subcommand};
     after_help = "Start a broker:            warren server\n\
                   With a port and a place:   warren server --amqp-port 5673 --data-dir /var/lib/warren\n\
                   Verify stored messages:    warren store check /var/lib/warren\n\
+                  List queues:               warren ctl list_queues\n\
                   Measure a broker:          warren perf run\n\
                   Complete commands in bash: source <(warren completion bash)"
 )]
@@ -38,6 +40,8 @@ enum Command {
     /// Measure a broker: rates, latencies, processor time and memory.
     #[command(subcommand)]
     Perf(warren_perf::Command),
+    /// Look at a running broker and change it, with rabbitmqctl's commands.
+    Ctl(warren_ctl::Options),
     /// Print a script that completes warren's commands in a shell.
     Completion {
         /// The shell.
@@ -51,7 +55,17 @@ enum Command {
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    if is_called_by_link() {
+        return warren_ctl::run_as_rabbitmqctl(std::env::args());
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Scripts look at rabbitmqctl's exit codes.
+        Err(error) if std::env::args().nth(1).as_deref() == Some("ctl") => return warren_ctl::usage(&error),
+        Err(error) => error.exit(),
+    };
+    match cli.command {
+        Command::Ctl(options) => warren_ctl::run(&options),
         Command::Server(options) => server::run(&options),
         Command::Store(command) => store::run(&command),
         Command::Perf(command) => match warren_perf::run(&command) {
@@ -71,6 +85,13 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Whether it goes by the name of one of RabbitMQ's tools.
+fn is_called_by_link() -> bool {
+    let path = std::env::args_os().next().map(std::path::PathBuf::from);
+    let name = path.as_deref().and_then(std::path::Path::file_name);
+    name.and_then(std::ffi::OsStr::to_str).is_some_and(|name| warren_ctl::LINK_NAMES.contains(&name))
 }
 
 #[cfg(test)]

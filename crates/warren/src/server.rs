@@ -4,19 +4,24 @@ use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
-use warren_broker::{Broker, Permissions, Settings};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use warren_broker::{Broker, LogExchange, Permissions, QueueType, Settings};
 use warren_config::{Config, Listener, LogLevel};
-use warren_server::{Limits, Server, ServerIdentity};
+use warren_control::COMPATIBLE_VERSION;
+use warren_server::{Existing, Interceptors, Limits, Server, ServerIdentity};
 use warren_store::{FileSystem, Options as StoreOptions, Recovered, Store};
 
 use crate::data_dir::DataDir;
+use crate::log_exchange::LogExchangeLayer;
 
 /// Options of `warren server`. Each can also be given as an environment variable; the command line wins over
 /// the environment, and both over the configuration file.
@@ -49,9 +54,6 @@ const SHARDS_MAX: u16 = 32;
 /// Time for clients to agree to the connection's end at shutdown.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
 
-/// The version of RabbitMQ whose behaviour clients may expect: some look at it before they use a feature.
-const COMPATIBLE_VERSION: &str = "4.3.5";
-
 pub(crate) fn run(options: &Options) -> ExitCode {
     match start(options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,7 +68,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 
 fn start(options: &Options) -> anyhow::Result<()> {
     let config = read_config(options)?;
-    start_log(config.log_level);
+    let log_exchange = start_log(&config);
     raise_file_limit();
     let data_dir = DataDir::open(&options.data_dir)?;
     let threads = options
@@ -77,7 +79,7 @@ fn start(options: &Options) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    runtime.block_on(serve(options, &config, &data_dir, threads))
+    runtime.block_on(serve(options, &config, &data_dir, threads, &log_exchange))
 }
 
 fn read_config(options: &Options) -> anyhow::Result<Config> {
@@ -88,8 +90,9 @@ fn read_config(options: &Options) -> anyhow::Result<Config> {
     Config::parse(&text).with_context(|| format!("the configuration {shown} is not valid"))
 }
 
-fn start_log(level: LogLevel) {
-    let level = match level {
+/// Starts to log. The exchange is to be put in where the result says, once there is a broker that has it.
+fn start_log(config: &Config) -> Arc<OnceLock<LogExchange>> {
+    let filter = |level| match level {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Warning => LevelFilter::WARN,
@@ -98,7 +101,12 @@ fn start_log(level: LogLevel) {
     };
     // Standard output belongs to the line that tells scripts where the broker listens.
     let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(ansi).init();
+    let console = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(ansi);
+    let exchange = Arc::new(OnceLock::new());
+    let published = (config.log_exchange)
+        .map(|level| LogExchangeLayer::new(Arc::clone(&exchange)).with_filter(filter(level)));
+    tracing_subscriber::registry().with(console.with_filter(filter(config.log_level))).with(published).init();
+    exchange
 }
 
 /// Every connection needs a file: allow as many as the system lets us.
@@ -137,21 +145,36 @@ fn grow_file_table(limit: u64) {
     }
 }
 
-async fn serve(options: &Options, config: &Config, data_dir: &DataDir, threads: usize) -> anyhow::Result<()> {
+async fn serve(
+    options: &Options,
+    config: &Config,
+    data_dir: &DataDir,
+    threads: usize,
+    log_exchange: &OnceLock<LogExchange>,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     let (store, recovered) = open_store(data_dir)?;
     let broker = Broker::start(settings(config, threads)?, store, recovered)
         .with_context(|| format!("the data directory {} cannot be used", data_dir.path().display()))?;
+    if let Some(exchange) = broker.log_exchange() {
+        log_exchange.get_or_init(|| exchange.clone());
+    }
     let server = bind(options, config, &broker)?;
     let addresses = server.addresses().context("cannot tell the port")?;
+    let control = warren_control::bind(data_dir.path())?;
+    let (halt, mut halted) = watch::channel(false);
+    let node = control_node(options, config, data_dir, &addresses, halt);
+    let control = tokio::spawn(warren_control::serve(control, Arc::new(node), Arc::clone(&broker)));
     announce(&addresses, data_dir)?;
     let (stop, stopping) = watch::channel(false);
     let server = tokio::spawn(server.run(stopping, SHUTDOWN_PATIENCE));
     let signal = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
+        _ = halted.changed() => "an operator's command",
     };
+    control.abort();
     tracing::info!("{signal}: closing connections");
     stop.send_replace(true);
     server.await.context("the server's task failed")?;
@@ -161,6 +184,27 @@ async fn serve(options: &Options, config: &Config, data_dir: &DataDir, threads: 
         .context("what was not confirmed may be lost: the store cannot be written")?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What operators are told of the node.
+fn control_node(
+    options: &Options,
+    config: &Config,
+    data_dir: &DataDir,
+    listeners: &[SocketAddr],
+    stop: watch::Sender<bool>,
+) -> warren_control::Node {
+    warren_control::Node {
+        name: node(),
+        cluster: config.cluster_name.clone().unwrap_or_else(node),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: Instant::now(),
+        data_dir: data_dir.path().to_owned(),
+        config_file: options.config.clone(),
+        listeners: listeners.to_vec(),
+        memory: Some(Config::machine_memory()),
+        stop,
+    }
 }
 
 /// Opens the store and tells what was found.
@@ -209,6 +253,10 @@ fn settings(config: &Config, threads: usize) -> anyhow::Result<Settings> {
         shards: u16::try_from(threads).unwrap_or(SHARDS_MAX).min(SHARDS_MAX),
         memory_limit: config.memory_limit(),
         disk_free_limit: config.disk_free_limit,
+        default_queue_type: config
+            .default_queue_type
+            .as_ref()
+            .and_then(|name| QueueType::parse(name.as_bytes())),
         default_vhost: config.default_vhost.clone(),
         default_user: config.default_user.clone(),
         default_password: config.default_pass.clone(),
@@ -216,6 +264,9 @@ fn settings(config: &Config, threads: usize) -> anyhow::Result<Settings> {
             .context("default_permissions are not regular expressions")?,
         loopback_users: config.loopback_users(),
         anonymous_user: config.anonymous_login_user.clone(),
+        node: node(),
+        event_exchange: config.event_exchange.clone(),
+        log_exchange: config.log_exchange.is_some(),
     })
 }
 
@@ -238,6 +289,7 @@ fn bind(options: &Options, config: &Config, broker: &Arc<Broker>) -> anyhow::Res
         heartbeat_s: config.heartbeat_s,
         message_len_max: config.max_message_size,
         handshake_timeout: config.handshake_timeout,
+        interceptors: interceptors(config),
     };
     let open = |addresses: &[SocketAddr]| {
         let broker = Arc::clone(broker);
@@ -258,12 +310,25 @@ fn bind(options: &Options, config: &Config, broker: &Arc<Broker>) -> anyhow::Res
         .map_err(|error| anyhow!("{:#}; choose another --bind or --amqp-port", anyhow::Error::from(error)))
 }
 
+fn interceptors(config: &Config) -> Interceptors {
+    let existing = |overwrite| if overwrite { Existing::Overwritten } else { Existing::Kept };
+    let warren_config::Interceptors { timestamp, routing_node } = config.interceptors;
+    Interceptors {
+        timestamp: timestamp.map(existing),
+        routing_node: routing_node.map(|overwrite| (existing(overwrite), Arc::from(node()))),
+    }
+}
+
+/// The node's name, as RabbitMQ chooses it.
+fn node() -> String {
+    format!("rabbit@{}", rustix::system::uname().nodename().to_string_lossy())
+}
+
 fn identity(config: &Config) -> ServerIdentity {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     ServerIdentity {
         product: "Warren".to_owned(),
         version: COMPATIBLE_VERSION.to_owned(),
-        cluster_name: config.cluster_name.clone().unwrap_or_else(|| format!("rabbit@{host}")),
+        cluster_name: config.cluster_name.clone().unwrap_or_else(node),
         platform: format!("Rust; Warren {}", env!("CARGO_PKG_VERSION")),
         copyright: "The authors of Warren".to_owned(),
         information: "Licensed under the Apache License, Version 2.0".to_owned(),

@@ -364,6 +364,43 @@ def missing_alternate(test):
     check_equal("routed", routed(channel, names[0], "k"), True)
 
 
+@case("bindings/M34-alternate-exchange-of-an-unroutable-copy")
+def alternate_of_copies(test):
+    channel = test.channel()
+    last = channel.exchange(test.name(), "fanout")
+    first = channel.exchange(test.name(), arguments={"alternate-exchange": last})
+    queue, other = channel.queue(test.name()), channel.queue(test.name())
+    channel.bind(queue, first, "k")
+    channel.bind(other, last)
+    # One of its keys leads somewhere: so it is not unroutable.
+    channel.publish("stray", b"x", {"headers": {"CC": ["k"]}}, exchange=first, mandatory=True)
+    channel.alive()
+    check_equal("bodies", (channel.drain(queue), channel.drain(other)), ([b"x"], []))
+    channel.publish("stray", b"y", {"headers": {"CC": ["stray too"]}}, exchange=first, mandatory=True)
+    channel.alive()
+    check_equal("bodies", (channel.drain(queue), channel.drain(other)), ([], [b"y"]))
+
+
+@case("bindings/M34-alternate-exchange-is-internal")
+def alternate_internal(test):
+    channel = test.channel()
+    inner = channel.exchange(test.name(), "fanout", internal=True)
+    first = channel.exchange(test.name(), arguments={"alternate-exchange": inner})
+    queue = channel.queue(test.name())
+    channel.bind(queue, inner)
+    check_equal("routed", routed(channel, first, "k"), True)
+    check_equal("bodies", len(channel.drain(queue)), 1)
+
+
+@case("bindings/M34-default-exchange-leads-nowhere-as-alternate-exchange")
+def alternate_default(test):
+    channel = test.channel()
+    exchange = channel.exchange(test.name(), arguments={"alternate-exchange": ""})
+    queue = channel.queue(test.name())
+    check_equal("routed", routed(channel, exchange, queue), False)
+    channel.ready(queue, 0)
+
+
 @case("bindings/M35-internal-exchange")
 def internal(test):
     peer = test.connect()

@@ -2,7 +2,8 @@
 
 import re
 
-from harness import case, cases
+from amqp import Field
+from harness import case, cases, expect
 from peer import CAPABILITIES, check_equal
 
 CONSUME, CANCEL = "basic.consume", "basic.cancel"
@@ -202,6 +203,125 @@ def single_active_exclusive(test):
     channel.refused(403, f"queue '{queue}' in vhost '/' in exclusive use", CONSUME)
 
 
+@case("consume/M23-single-active-consumer-keeps-what-it-has")
+def single_active_unacked(test):
+    channel = test.channel()
+    queue = channel.queue(arguments={"x-single-active-consumer": True})
+    channel.call("basic.qos", prefetch_count=2)
+    channel.consume(queue, "first")
+    channel.consume(queue, "second")
+    for number in range(4):
+        channel.publish(queue, b"%d" % number)
+    for _ in range(2):
+        channel.delivery(consumer_tag="first")
+    # It is busy, and nobody takes its place.
+    channel.ready(queue, 2)
+    channel.send(CANCEL, consumer_tag="first")
+    channel.expect("basic.cancel-ok")
+    # RabbitMQ 3.10 leaves the messages where they are, and the queue crashes when the next one comes.
+    if expect(rabbitmq=True, warren=False):
+        channel.ready(queue, 2)
+        return
+    check_equal("bodies", [channel.delivery(consumer_tag="second").body for _ in range(2)], [b"2", b"3"])
+    channel.send("basic.nack", delivery_tag=2, multiple=True, requeue=True)
+    channel.ready(queue, 2)
+    channel.send("basic.ack", delivery_tag=4, multiple=True)
+    check_equal("bodies", [channel.delivery(consumer_tag="second").body for _ in range(2)], [b"0", b"1"])
+
+
+@case("consume/M23-single-active-consumer-and-priorities")
+def single_active_priority(test):
+    channel = test.channel()
+    queue = channel.queue(arguments={"x-single-active-consumer": True})
+    channel.consume(queue, "first", no_ack=True)
+    channel.consume(queue, "low", no_ack=True, arguments={"x-priority": -5})
+    channel.consume(queue, "high", no_ack=True, arguments={"x-priority": 5})
+    # Who is active stays, and who came first among those of the highest priority is next.
+    channel.publish(queue, b"x")
+    channel.delivery(consumer_tag="first")
+    channel.call(CANCEL, consumer_tag="first")
+    channel.publish(queue, b"x")
+    tag = channel.delivery().method.consumer_tag
+    check_equal("next", tag, "high")
+
+
+@case("consume/M23-single-active-consumer-whose-connection-goes")
+def single_active_gone(test):
+    channel, other = test.channel(), test.channel()
+    queue = channel.queue(test.name(), exclusive=False, arguments={"x-single-active-consumer": True})
+    other.consume(queue, "first")
+    channel.consume(queue, "second")
+    channel.publish(queue, b"x")
+    other.delivery(consumer_tag="first", redelivered=False)
+    other.peer.close()
+    channel.delivery(consumer_tag="second", redelivered=True)
+
+
+@case("consume/M23-single-active-consumer-and-get")
+def single_active_get(test):
+    channel = test.channel()
+    queue = channel.queue(arguments={"x-single-active-consumer": True})
+    channel.publish(queue, b"0")
+    check_equal("body", channel.get(queue).body, b"0")
+
+
+@case("consume/M20-exclusive-is-free-after-cancel")
+def exclusive_again(test):
+    channel = test.channel()
+    queue = channel.queue()
+    channel.consume(queue, "one", exclusive=True)
+    channel.publish(queue, b"x")
+    channel.delivery(consumer_tag="one")
+    # Others may still ask for messages.
+    channel.publish(queue, b"y", mandatory=True)
+    channel.delivery(consumer_tag="one")
+    channel.get_empty(queue)
+    channel.call(CANCEL, consumer_tag="one")
+    channel.consume(queue, "two", exclusive=True)
+    channel.call(CANCEL, consumer_tag="two")
+    channel.consume(queue, "three")
+
+
+@case("consume/M22-equal-priorities-take-turns")
+def equal_priorities(test):
+    channel = test.channel()
+    queue = channel.queue()
+    for tag in ("a", "b"):
+        channel.consume(queue, tag, no_ack=True, arguments={"x-priority": 3})
+    channel.consume(queue, "never", no_ack=True)
+    for number in range(6):
+        channel.publish(queue, b"%d" % number)
+    tags = [channel.delivery().method.consumer_tag for _ in range(6)]
+    check_equal("deliveries", sorted(tags), ["a", "a", "a", "b", "b", "b"])
+
+
+@case("consume/M22-a-lower-priority-helps-while-the-higher-is-busy")
+def lower_helps(test):
+    channel = test.channel()
+    queue = channel.queue()
+    channel.call("basic.qos", prefetch_count=1)
+    channel.consume(queue, "low", arguments={"x-priority": -1})
+    channel.consume(queue, "high", arguments={"x-priority": 1})
+    seen = []
+    for tag in range(1, 4):
+        channel.publish(queue, b"x")
+        seen.append(channel.delivery(delivery_tag=tag).method.consumer_tag)
+        if tag == 2:
+            channel.send("basic.ack", delivery_tag=2)
+            channel.send("basic.ack", delivery_tag=1)
+    check_equal("deliveries", seen, ["high", "low", "high"])
+
+
+@cases([(f"consume/M22-priority-of-type-{tag}", tag) for tag in "bBsuIil"])
+def priority_types(test, tag):
+    channel = test.channel()
+    queue = channel.queue()
+    channel.consume(queue, "low", no_ack=True)
+    channel.consume(queue, "high", no_ack=True, arguments={"x-priority": Field(tag, 5)})
+    channel.publish(queue, b"x")
+    channel.delivery(consumer_tag="high")
+
+
 # M21: cancel -----------------------------------------------------------------------------------
 
 
@@ -367,6 +487,27 @@ def prefetch_global(test):
     exactly(channel, queue, 3, 4, 2)
     channel.call("basic.qos", prefetch_count=0, global_=True)
     exactly(channel, queue, 4, 6, 0)
+
+
+@case("consume/M24-no-ack-waits-for-room-in-the-global-prefetch-and-takes-none")
+def prefetch_global_no_ack(test):
+    channel, queue = filled(test, 5)
+    other = channel.queue()
+    channel.call("basic.qos", prefetch_count=1, global_=True)
+    channel.consume(other, "all", no_ack=True)
+    for number in range(3):
+        channel.publish(other, b"%d" % number)
+        channel.delivery(consumer_tag="all")
+    channel.consume(queue, "one")
+    got = channel.delivery(consumer_tag="one")
+    channel.publish(other, b"waits")
+    channel.ready(other, 1)
+    # A get does not wait, and what it takes counts for nobody.
+    channel.get(queue, no_ack=False)
+    channel.call(CANCEL, consumer_tag="one")
+    channel.ready(other, 1)
+    channel.send("basic.ack", delivery_tag=got.method.delivery_tag)
+    check_equal("body", channel.delivery(consumer_tag="all").body, b"waits")
 
 
 @case("consume/M24-prefetch-does-not-limit-get-and-no-ack")

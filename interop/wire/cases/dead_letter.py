@@ -3,7 +3,7 @@
 import time
 
 from amqp import Field
-from harness import case, cases
+from harness import case, cases, expect
 from peer import check, check_equal
 
 
@@ -274,3 +274,285 @@ def priorities(test):
         channel.publish(queue, body, properties)
     wanted = [b"5", b"clamped", b"1", b"1 again", b"none", b"0"]
     check_equal("order", channel.drain(queue), wanted)
+
+
+# The record of deaths is the broker's own -----------------------------------------------------------
+
+
+def deaths(content):
+    """Queue, reason and count of each death, newest first."""
+    record = plain(content.properties["headers"]["x-death"])
+    return [(death["queue"], death["reason"], death["count"]) for death in record]
+
+
+ELSEWHERE = {"queue": "elsewhere", "reason": "rejected", "count": 7}
+
+
+@cases(
+    [
+        ("dead_letter/M33-x-death-of-another-type", "not even an array", "not even an array", []),
+        ("dead_letter/M33-x-death-empty", [], [], []),
+        (
+            "dead_letter/M33-x-death-of-a-client",
+            [{**ELSEWHERE, "count": Field("l", 7)}],
+            [ELSEWHERE],
+            [("elsewhere", "rejected", 7)],
+        ),
+    ]
+)
+def forged(test, sent, seen, kept):
+    channel, queue, dead, _ = pair(test)
+    channel.publish(queue, b"x", {"headers": {"x-death": sent, "mine": 1}})
+    # It is a header like any other until the message dies.
+    got = channel.get(queue, no_ack=False)
+    check_equal("x-death", plain(got.properties["headers"]["x-death"]), seen)
+    channel.send("basic.reject", delivery_tag=1, requeue=False)
+    (got,) = arrived(channel, dead)
+    # Until 4.0 the broker added to what it found.
+    check_equal("deaths", deaths(got), [(queue, "rejected", 1), *expect(rabbitmq=kept, warren=[])])
+    check_equal("another header", plain(got.properties["headers"]["mine"]), 1)
+
+
+@case("dead_letter/M33-a-client-that-publishes-a-dead-letter-again")
+def published_again(test):
+    channel, queue, dead, _ = pair(test)
+    properties = {"headers": {"mine": 1}}
+    sizes = set()
+    for count in range(1, 5):
+        channel.publish(queue, b"x", properties)
+        reject_one(channel, queue)
+        (got,) = arrived(channel, dead)
+        # Each time it is a new message, whose record begins anew.
+        check_equal("deaths", deaths(got), [(queue, "rejected", expect(rabbitmq=count, warren=1))])
+        properties = {"headers": got.properties["headers"]}
+        sizes.add(len(got.raw_properties))
+    check_equal("sizes", len(sizes), 1)
+
+
+@case("dead_letter/M32-a-client-cannot-break-a-cycle")
+def unbroken_cycle(test):
+    channel = test.channel()
+    name = test.name()
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": name, "x-message-ttl": 50}
+    queue = channel.queue(name, arguments=arguments)
+    # As if it had been rejected elsewhere.
+    rejection = {"queue": "elsewhere", "reason": "rejected", "count": Field("l", 1)}
+    channel.publish(queue, b"x", {"headers": {"x-death": [rejection]}})
+    time.sleep(0.5)
+    channel.get_empty(queue)
+
+
+@case("dead_letter/M32-a-client-cannot-make-a-cycle")
+def forged_cycle(test):
+    channel, queue, dead, _ = pair(test, {"x-max-length": 0})
+    expiry = {"queue": dead, "reason": "expired", "count": Field("l", 1)}
+    channel.publish(queue, b"x", {"headers": {"x-death": [expiry]}})
+    # Until 4.0 the header was believed.
+    if expect(rabbitmq=False, warren=True):
+        check_equal("deaths", deaths(arrived(channel, dead)[0]), [(queue, "maxlen", 1)])
+    else:
+        time.sleep(0.2)
+        channel.get_empty(dead)
+
+
+@case("dead_letter/M32-a-rejection-breaks-the-cycle")
+def broken_cycle(test):
+    channel = test.channel()
+    one, two = test.name(), test.name()
+    for queue, other, ttl in ((one, two, 1), (two, one, None)):
+        arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": other}
+        channel.queue(queue, arguments={**arguments, **({"x-message-ttl": ttl} if ttl else {})})
+    channel.publish(one, b"x")
+    for count in range(1, 4):
+        channel.ready(two, 1)
+        got = channel.get(two, no_ack=False)
+        earlier = [(two, "rejected", count - 1)] if count > 1 else []
+        check_equal("deaths", deaths(got), [(one, "expired", count), *earlier])
+        channel.send("basic.reject", delivery_tag=got.method.delivery_tag, requeue=False)
+
+
+@case("dead_letter/M32-a-queue-that-is-its-own-place-for-dead-letters")
+def own_place(test):
+    channel = test.channel()
+    name = test.name()
+    queue = channel.queue(name, arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": name})
+    channel.publish(queue, b"x")
+    for count in range(1, 4):
+        reject_one(channel, queue)
+        channel.ready(queue, 1)
+        got = channel.get(queue, no_ack=False)
+        check_equal("deaths", deaths(got), [(queue, "rejected", count)])
+        channel.send("basic.reject", delivery_tag=got.method.delivery_tag, requeue=True)
+        channel.ready(queue, 1)
+
+
+@case("dead_letter/M33-one-entry-for-each-queue-and-reason")
+def entries(test):
+    channel = test.channel()
+    dead = channel.queue()
+    name = test.name()
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": name}
+    queue = channel.queue(name, arguments=arguments)
+    other = channel.queue(test.name(), arguments={**arguments, "x-max-length": 0})
+    channel.publish(queue, b"x")
+    reject_one(channel, queue)
+    channel.ready(queue, 1)
+    reject_one(channel, queue)
+    channel.ready(queue, 1)
+    got = channel.get(queue)
+    check_equal("deaths", deaths(got), [(queue, "rejected", 2)])
+    channel.publish(other, b"y")
+    channel.ready(queue, 1)
+    reject_one(channel, queue)
+    channel.ready(queue, 1)
+    got = channel.get(queue)
+    check_equal("deaths", deaths(got), [(queue, "rejected", 1), (other, "maxlen", 1)])
+    headers = {key: plain(value) for key, value in got.properties["headers"].items()}
+    first = {"reason": "maxlen", "queue": other, "exchange": ""}
+    last = {"reason": "rejected", "queue": queue, "exchange": ""}
+    for aspect in first:
+        check_equal(f"x-first-death-{aspect}", headers[f"x-first-death-{aspect}"], first[aspect])
+        # The headers of the last death came with 4.0.
+        wanted = expect(rabbitmq=None, warren=last[aspect])
+        check_equal(f"x-last-death-{aspect}", headers.get(f"x-last-death-{aspect}"), wanted)
+    channel.get_empty(dead)
+
+
+@case("dead_letter/M33-the-exchange-and-keys-of-each-death")
+def second_death(test):
+    channel = test.channel()
+    exchange = channel.exchange(test.name(), "fanout")
+    dead = channel.queue()
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
+    middle = channel.queue(test.name(), arguments=arguments)
+    channel.bind(middle, exchange)
+    queue = channel.queue(
+        test.name(), arguments={"x-dead-letter-exchange": exchange, "x-dead-letter-routing-key": "middle"}
+    )
+    channel.publish(queue, b"x")
+    reject_one(channel, queue)
+    channel.ready(middle, 1)
+    reject_one(channel, middle)
+    (got,) = arrived(channel, dead)
+    record = plain(got.properties["headers"]["x-death"])
+    seen = [(death["queue"], death["exchange"], death["routing-keys"]) for death in record]
+    check_equal("deaths", seen, [(middle, exchange, ["middle"]), (queue, "", [queue])])
+
+
+# Where they go ---------------------------------------------------------------------------------------
+
+
+@case("dead_letter/M32-the-key-of-its-own-and-cc")
+def own_key_and_cc(test):
+    channel = test.channel()
+    exchange = channel.exchange(test.name())
+    by_key, by_cc = channel.queue(), channel.queue()
+    channel.bind(by_key, exchange, "key")
+    channel.bind(by_cc, exchange, "copy")
+    arguments = {"x-dead-letter-exchange": exchange, "x-dead-letter-routing-key": "key"}
+    queue = channel.queue(test.name(), arguments=arguments)
+    channel.publish(queue, b"x", {"headers": {"CC": ["copy"]}})
+    reject_one(channel, queue)
+    (got,) = arrived(channel, by_key)
+    headers = {key: plain(value) for key, value in got.properties["headers"].items()}
+    check_equal("routing-keys", headers["x-death"][0]["routing-keys"], [queue, "copy"])
+    # Until 4.0 the header was removed.
+    check_equal("CC", headers.get("CC"), expect(rabbitmq=None, warren=["copy"]))
+    channel.get_empty(by_cc)
+
+
+@case("dead_letter/M32-bcc-is-a-key-of-the-dead-letter-too")
+def bcc(test):
+    channel = test.channel()
+    exchange = channel.exchange(test.name())
+    dead = channel.queue()
+    channel.bind(dead, exchange, "hidden")
+    queue = channel.queue(test.name(), arguments={"x-dead-letter-exchange": exchange})
+    channel.publish(queue, b"x", {"headers": {"BCC": ["hidden"]}})
+    reject_one(channel, queue)
+    (got,) = arrived(channel, dead)
+    check_equal("key", got.method.routing_key, queue)
+    headers = {key: plain(value) for key, value in got.properties["headers"].items()}
+    check_equal("routing-keys", headers["x-death"][0]["routing-keys"], [queue])
+    check_equal("BCC", headers.get("BCC"), None)
+
+
+@case("dead_letter/M32-to-an-internal-exchange")
+def internal(test):
+    channel = test.channel()
+    exchange = channel.exchange(test.name(), "fanout", internal=True)
+    dead = channel.queue()
+    channel.bind(dead, exchange)
+    queue = channel.queue(test.name(), arguments={"x-dead-letter-exchange": exchange})
+    channel.publish(queue, b"x")
+    reject_one(channel, queue)
+    check_equal("body", arrived(channel, dead)[0].body, b"x")
+
+
+@case("dead_letter/M32-M34-by-the-alternate-exchange")
+def alternate(test):
+    channel = test.channel()
+    other = channel.exchange(test.name(), "fanout")
+    exchange = channel.exchange(test.name(), "direct", arguments={"alternate-exchange": other})
+    dead = channel.queue()
+    channel.bind(dead, other)
+    queue = channel.queue(test.name(), arguments={"x-dead-letter-exchange": exchange})
+    channel.publish(queue, b"x")
+    reject_one(channel, queue)
+    check_equal("exchange", arrived(channel, dead)[0].method.exchange, exchange)
+
+
+@case("dead_letter/M32-to-several-queues")
+def several(test):
+    channel = test.channel()
+    exchange = channel.exchange(test.name(), "fanout")
+    places = [channel.queue() for _ in range(3)]
+    for place in places:
+        channel.bind(place, exchange)
+    queue = channel.queue(test.name(), arguments={"x-dead-letter-exchange": exchange})
+    channel.publish(queue, b"x")
+    reject_one(channel, queue)
+    for place in places:
+        check_equal("deaths", deaths(arrived(channel, place)[0]), [(queue, "rejected", 1)])
+
+
+@case("dead_letter/M32-unroutable-ones-are-dropped")
+def unroutable(test):
+    channel = test.channel()
+    exchange = channel.exchange(test.name())
+    queue = channel.queue(test.name(), arguments={"x-dead-letter-exchange": exchange})
+    channel.publish(queue, b"x")
+    reject_one(channel, queue)
+    channel.ready(queue, 0)
+    channel.alive()
+
+
+@case("dead_letter/M32-priority-and-other-properties-stay")
+def properties_stay(test):
+    channel = test.channel()
+    dead = channel.queue(arguments={"x-max-priority": 5})
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead}
+    queue = channel.queue(test.name(), arguments=arguments)
+    for body, priority in ((b"low", 1), (b"high", 4)):
+        channel.publish(queue, body, {"priority": priority, "content_type": "a/b", "correlation_id": "c"})
+    for _ in range(2):
+        reject_one(channel, queue)
+    got = arrived(channel, dead, 2)
+    check_equal("order", [message.body for message in got], [b"high", b"low"])
+    kept = [got[0].properties[name] for name in ("priority", "content_type", "correlation_id")]
+    check_equal("properties", kept, [4, "a/b", "c"])
+
+
+@cases(
+    [
+        ("dead_letter/M32-purge-makes-none", "queue.purge"),
+        ("dead_letter/M32-delete-makes-none", "queue.delete"),
+    ]
+)
+def no_letters(test, method):
+    channel, queue, dead, _ = pair(test)
+    channel.publish(queue, b"x")
+    channel.ready(queue, 1)
+    channel.call(method, queue=queue)
+    time.sleep(0.1)
+    channel.get_empty(dead)

@@ -165,6 +165,23 @@ def alternate_type(test):
     channel.refused(406, text, DECLARE)
 
 
+@case("exchanges/M1-alternate-exchange-is-looked-at-for-new-exchanges-only")
+def alternate_of_existing(test):
+    channel = test.channel()
+    name = channel.exchange(test.name())
+    channel.send(DECLARE, exchange=name, arguments={"alternate-exchange": 5})
+    difference = "received the value '5' of type 'signedint' but current is none"
+    text = f"inequivalent arg 'alternate-exchange' for exchange '{name}' in vhost '/': {difference}"
+    channel.refused(406, text, DECLARE)
+
+
+@case("exchanges/N1-a-reserved-name-is-refused-before-an-alternate-exchange")
+def reserved_before_alternate(test):
+    channel = test.channel()
+    channel.send(DECLARE, exchange="amq.wire", arguments={"alternate-exchange": 5})
+    channel.refused(403, "exchange name 'amq.wire' contains reserved prefix 'amq.*'", DECLARE)
+
+
 # M2: delete ------------------------------------------------------------------------------------
 
 

@@ -41,6 +41,34 @@ def refused(test, code, text, properties=None, **arguments):
             {"expiration": "x"},
             "amq.rabbitmq.trace",
         ),
+        (
+            "publish/M16-missing-exchange-comes-before-cc",
+            404,
+            MISSING,
+            {"headers": {"CC": 5}},
+            "no such exchange",
+        ),
+        (
+            "publish/M38-missing-exchange-comes-before-missing-reply-consumer",
+            404,
+            MISSING,
+            {"reply_to": "amq.rabbitmq.reply-to"},
+            "no such exchange",
+        ),
+        (
+            "publish/M38-missing-reply-consumer-comes-before-expiration-user-and-cc",
+            406,
+            "fast reply consumer does not exist",
+            {"reply_to": "amq.rabbitmq.reply-to", "expiration": "x", "user_id": "other", "headers": {"CC": 5}},
+            "",
+        ),
+        (
+            "publish/M16-expiration-comes-before-cc",
+            406,
+            re.compile("invalid expiration 'x': .*"),
+            {"headers": {"CC": 5}, "expiration": "x"},
+            "",
+        ),
         ("publish/M17-user-id", 406, USER_ID, {"user_id": "other"}, ""),
         (
             "publish/M17-user-id-empty",
@@ -302,6 +330,47 @@ def cc_alone(test):
     queue = channel.queue()
     channel.publish("nowhere", b"x", {"headers": {"CC": [queue, queue]}}, mandatory=True)
     check_equal("bodies", channel.drain(queue), [b"x"])
+
+
+@case("publish/M16-cc-that-is-no-text-is-no-key")
+def cc_of_other_types(test):
+    channel = test.channel()
+    to, cc, bcc = (channel.queue(test.name()) for _ in range(3))
+    headers = {"CC": [1, cc, {}, [cc], b"\xff"], "BCC": [True, bcc]}
+    channel.publish(to, b"x", {"headers": headers})
+    for queue in (to, cc, bcc):
+        check_equal("headers", list(channel.get(queue).properties["headers"]), ["CC"])
+        channel.get_empty(queue)
+
+
+@case("publish/M16-cc-and-bcc-are-empty")
+def cc_empty(test):
+    channel = test.channel()
+    queue = channel.queue(test.name())
+    channel.publish(queue, b"x", {"headers": {"CC": [], "BCC": []}})
+    check_equal("headers", channel.get(queue).properties["headers"], {"CC": Field("A", [])})
+
+
+@case("publish/M16-cc-of-an-exchange")
+def cc_of_exchange(test):
+    channel = test.channel()
+    exchange = channel.exchange(test.name(), "topic")
+    queues = [channel.queue(test.name()) for _ in range(3)]
+    for queue, key in zip(queues, ["a.*", "b.#", "#"]):
+        channel.bind(queue, exchange, key)
+    channel.publish("a.1", b"x", {"headers": {"CC": ["b", "a.2"], "BCC": ["b.1"]}}, exchange=exchange)
+    for queue in queues:
+        check_equal("bodies", channel.drain(queue), [b"x"])
+
+
+@case("publish/M16-bcc-is-not-seen-by-a-headers-exchange-behind")
+def bcc_is_stripped(test):
+    channel = test.channel()
+    exchange = channel.exchange(test.name(), "headers")
+    queue = channel.queue(test.name())
+    channel.bind(queue, exchange, arguments={"x-match": "all", "n": 1})
+    channel.publish("k", b"x", {"headers": {"n": 1, "BCC": ["elsewhere"]}}, exchange=exchange)
+    check_equal("headers", list(channel.get(queue).properties["headers"]), ["n"])
 
 
 @cases(

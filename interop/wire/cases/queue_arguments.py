@@ -19,6 +19,7 @@ DIFFERENT = [
     ("x-overflow", "drop-head", "drop-head", "longstr", "reject-publish", "reject-publish"),
     ("x-single-active-consumer", True, "true", "bool", False, "false"),
     ("x-queue-mode", "lazy", "lazy", "longstr", "default", "default"),
+    ("x-queue-master-locator", "min-masters", "min-masters", "longstr", "random", "random"),
 ]
 
 
@@ -152,6 +153,19 @@ INVALID = [
     ("x-queue-mode", "no-such-mode", "\"unsupported queue mode 'no-such-mode'\""),
     ("x-queue-mode", 5, "{unacceptable_type,signedint}"),
     ("x-queue-type", 5, "{unacceptable_type,signedint}"),
+    *(("x-expires", value, f'"expected integer, got {name}"') for name, value in NOT_AN_INTEGER),
+    *(("x-max-priority", value, f'"expected integer, got {name}"') for name, value in NOT_AN_INTEGER),
+    ("x-message-ttl", Field("l", -(2**63)), "{value_negative,-9223372036854775808}"),
+    ("x-max-length", Field("b", -1), "{value_negative,-1}"),
+    ("x-max-length-bytes", Field("s", -300), "{value_negative,-300}"),
+    ("x-overflow", None, "{unacceptable_type,void}"),
+    ("x-overflow", Field("x", b"drop-head"), "{unacceptable_type,binary}"),
+    ("x-overflow", "", "invalid_overflow"),
+    ("x-single-active-consumer", None, "{unacceptable_type,void}"),
+    ("x-dead-letter-routing-key", None, "{unacceptable_type,void}"),
+    ("x-queue-version", 0, "\"unsupported queue version '0'\""),
+    ("x-queue-version", 3, "\"unsupported queue version '3'\""),
+    ("x-queue-version", "2", '"expected integer, got longstr"'),
 ]
 
 
@@ -233,6 +247,16 @@ LIMITS = [
     ("x-dead-letter-exchange", ""),
     ("x-dead-letter-exchange", "need not exist"),
     ("x-queue-mode", "default"),
+    ("x-queue-mode", "lazy"),
+    ("x-queue-version", 2),
+    ("x-max-length", 2**62),
+    ("x-overflow", "drop-head"),
+    ("x-overflow", "reject-publish"),
+    ("x-single-active-consumer", True),
+    ("x-single-active-consumer", False),
+    ("x-queue-type", "classic"),
+    ("x-queue-master-locator", "min-masters"),
+    ("x-of-my-own", {"a": [1, "two", None]}),
 ]
 
 
@@ -241,3 +265,57 @@ def accepted(test, argument, value):
     redeclared = {argument: value}
     channel = test.channel()
     channel.queue(channel.queue(test.name(), arguments=redeclared), arguments=redeclared)
+
+
+@cases(
+    [
+        ("arguments/M8-dead-letter-routing-key-different", "b", "received 'b' but current is 'a'"),
+        (
+            "arguments/M8-dead-letter-routing-key-missing",
+            None,
+            "received none but current is the value 'a' of type 'longstr'",
+        ),
+    ]
+)
+def dead_letter_key(test, key, text):
+    first = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "a"}
+    second = {"x-dead-letter-exchange": "", **({"x-dead-letter-routing-key": key} if key else {})}
+    channel, queue = redeclare(test, first, second)
+    channel.refused(406, difference(queue, "x-dead-letter-routing-key", text), DECLARE)
+
+
+@case("arguments/leader-locator-of-a-classic-queue")
+def leader_locator(test):
+    channel = test.channel()
+    queue = test.name()
+    # Classic queues know it since 4.0.
+    if expect(rabbitmq=False, warren=True):
+        channel.queue(queue, arguments={"x-queue-leader-locator": "client-local"})
+        return
+    channel.send(DECLARE, queue=queue, arguments={"x-queue-leader-locator": "client-local"})
+    text = f"invalid arg 'x-queue-leader-locator' for queue '{queue}' in vhost '/' of queue type "
+    channel.refused(406, text + "rabbit_classic_queue", DECLARE)
+
+
+@case("arguments/C406-queue-version-1")
+def version_1(test):
+    channel = test.channel()
+    queue = test.name()
+    # The first version of classic queues went with 4.0.
+    if expect(rabbitmq=True, warren=False):
+        channel.queue(queue, arguments={"x-queue-version": 1})
+        return
+    channel.send(DECLARE, queue=queue, arguments={"x-queue-version": 1})
+    text = f"invalid arg 'x-queue-version' for queue '{queue}' in vhost '/': "
+    channel.refused(406, text + "\"unsupported queue version '1'\"", DECLARE)
+
+
+@case("arguments/M8-a-refused-redeclaration-changes-nothing")
+def nothing_changes(test):
+    channel, queue = redeclare(test, {"x-max-length": 1}, {"x-max-length": 2})
+    text = "received '2' but current is '1'"
+    channel.refused(406, difference(queue, "x-max-length", text), DECLARE)
+    channel.call("channel.open")
+    channel.publish(queue, b"0")
+    channel.publish(queue, b"1")
+    check_equal("left", channel.drain(queue), [b"1"])

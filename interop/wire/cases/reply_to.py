@@ -117,6 +117,21 @@ def tag_taken(test):
     peer.refused(530, "attempt to reuse consumer tag 't'", "basic.consume")
 
 
+@case("reply_to/M38-the-tag-may-be-taken-by-another-consumer")
+def tag_shared(test):
+    channel, address = requester(test, "t")
+    queue = channel.queue()
+    channel.consume(queue, "t", no_ack=True)
+    # The consumer of replies ends first.
+    channel.call("basic.cancel", consumer_tag="t")
+    test.channel().publish(address, b"too late")
+    channel.publish(queue, b"x")
+    check_equal("body", channel.delivery(consumer_tag="t").body, b"x")
+    channel.call("basic.cancel", consumer_tag="t")
+    channel.publish(queue, b"y")
+    channel.ready(queue, 1)
+
+
 @case("reply_to/M38-after-cancel")
 def after_cancel(test):
     channel, address = requester(test)

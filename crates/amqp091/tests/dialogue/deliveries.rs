@@ -426,7 +426,7 @@ fn prefetch_of_the_channel() {
 }
 
 #[test]
-fn prefetch_of_the_channel_is_not_for_get_and_no_ack() {
+fn m24_no_ack_waits_for_room_in_the_channel_and_takes_none_and_get_does_not_wait() {
     check(
         "
             1 channel.open
@@ -436,6 +436,9 @@ fn prefetch_of_the_channel_is_not_for_get_and_no_ack() {
             1 consume q t
             1 get q
             1 consume q u no-ack
+            counts q
+            1 cancel t
+            1 ack 1
             counts q
         ",
         expect![[r#"
@@ -457,6 +460,11 @@ fn prefetch_of_the_channel_is_not_for_get_and_no_ack() {
                 1 body 1 "a"
             1 consume q u no-ack
                 1 basic.consume-ok consumer_tag: "u"
+            counts q
+                Some((3, 2)) ready and unacked
+            1 cancel t
+                1 basic.cancel-ok consumer_tag: "t"
+            1 ack 1
                 1 basic.deliver consumer_tag: "u", delivery_tag: 3, redelivered: false, exchange: "", routing_key: "q"
                 1 content 1 "\x00\x00"
                 1 body 1 "a"
@@ -467,7 +475,7 @@ fn prefetch_of_the_channel_is_not_for_get_and_no_ack() {
                 1 content 1 "\x00\x00"
                 1 body 1 "a"
             counts q
-                Some((0, 2)) ready and unacked
+                Some((0, 1)) ready and unacked
         "#]],
     );
 }
@@ -1142,14 +1150,19 @@ fn direct_replies_asked_for_and_not_awaited() {
 }
 
 #[test]
-fn tags_of_direct_replies_are_tags() {
+fn m38_the_tag_of_direct_replies_may_be_taken_again() {
     check(
         "
             1 channel.open
             1 declare q
             1 consume amq.rabbitmq.reply-to t no-ack
             1 consume q t
-            state
+            1 publish - q a
+            1 cancel t
+            1 publish - q b
+            1 cancel t
+            1 publish - q c
+            counts q
         ",
         expect![[r#"
             1 channel.open
@@ -1159,10 +1172,22 @@ fn tags_of_direct_replies_are_tags() {
             1 consume amq.rabbitmq.reply-to t no-ack
                 1 basic.consume-ok consumer_tag: "t"
             1 consume q t
-                0 connection.close reply_code: 530, reply_text: "NOT_ALLOWED - attempt to reuse consumer tag \'t\'", class_id: 60, method_id: 20
-            state
-                AwaitCloseOk, wants input: true, unused: 0
-                failure: channel 1: NOT_ALLOWED - attempt to reuse consumer tag 't'
+                1 basic.consume-ok consumer_tag: "t"
+            1 publish - q a
+                1 basic.deliver consumer_tag: "t", delivery_tag: 1, redelivered: false, exchange: "", routing_key: "q"
+                1 content 1 "\x00\x00"
+                1 body 1 "a"
+            1 cancel t
+                1 basic.cancel-ok consumer_tag: "t"
+            1 publish - q b
+                1 basic.deliver consumer_tag: "t", delivery_tag: 2, redelivered: false, exchange: "", routing_key: "q"
+                1 content 1 "\x00\x00"
+                1 body 1 "b"
+            1 cancel t
+                1 basic.cancel-ok consumer_tag: "t"
+            1 publish - q c
+            counts q
+                Some((1, 2)) ready and unacked
         "#]],
     );
 }

@@ -487,7 +487,7 @@ fn other_protocols_are_told_which_one_is_served() {
             header 10
             state
             1 channel.open
-            wait 1
+            wait 3
             state
         ",
         expect![[r#"
@@ -495,11 +495,13 @@ fn other_protocols_are_told_which_one_is_served() {
                 protocol header [0, 0, 9, 1]
             state
                 Discarding, wants input: true, unused: 0
+                falls silent
                 failure: bad protocol header: <<65,77,81,80,0,1,0,0>>
             1 channel.open
-            wait 1
+            wait 3
             state
                 Done, wants input: false, unused: 0
+                falls silent
         "#]],
     );
 }
@@ -516,6 +518,7 @@ fn an_http_request() {
                 protocol header [0, 0, 9, 1]
             state
                 Discarding, wants input: true, unused: 0
+                falls silent
                 failure: bad protocol header: an HTTP request
         "#]],
     );

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use expect_test::Expect;
-use warren_amqp091::{Connection, Limits, ServerIdentity};
+use warren_amqp091::{Connection, Interceptors, Limits, ServerIdentity};
 use warren_amqp091_codec::{ContentHeader, Dialect, Method, frame};
 use warren_testkit::FakeSession;
 use warren_types::AmqpError;
@@ -42,6 +42,7 @@ pub fn limits() -> Limits {
         heartbeat_s: 60,
         message_len_max: 100_000,
         handshake_timeout: Duration::from_secs(10),
+        interceptors: Interceptors::default(),
     }
 }
 
@@ -187,6 +188,9 @@ impl Stage {
     fn state(&mut self) {
         let (phase, wants, rest) = (self.machine.phase(), self.machine.wants_input(), self.input.len());
         writeln!(self.transcript, "    {phase:?}, wants input: {wants}, unused: {rest}").unwrap();
+        if self.machine.falls_silent() {
+            writeln!(self.transcript, "    falls silent").unwrap();
+        }
         if let Some(failure) = self.machine.take_failure() {
             writeln!(self.transcript, "    failure: {failure}").unwrap();
         }

@@ -7,7 +7,7 @@ use crate::stage::{Stage, check, check_from_start, describe, drain};
 use warren_amqp091_codec::Dialect;
 
 #[test]
-fn reading_stops_behind_the_first_publish() {
+fn reading_stops_inside_the_first_publish() {
     check(
         "
             1 channel.open
@@ -38,10 +38,10 @@ fn reading_stops_behind_the_first_publish() {
             1 publish - q abc
                 0 connection.blocked reason: "low on memory"
             state
-                Running, wants input: false, unused: 0
+                Running, wants input: false, unused: 11
             1 get q
             state
-                Running, wants input: false, unused: 17
+                Running, wants input: false, unused: 28
             event unblocked
                 0 connection.unblocked
                 1 basic.get-ok delivery_tag: 1, redelivered: false, exchange: "", routing_key: "q", message_count: 0
@@ -49,6 +49,89 @@ fn reading_stops_behind_the_first_publish() {
                 1 body 3 "abc"
             state
                 Running, wants input: true, unused: 0
+        "#]],
+    );
+}
+
+#[test]
+fn a_message_without_a_body_still_comes_in() {
+    check(
+        "
+            1 channel.open
+            1 declare q
+            1 declare r
+            event blocked
+            1 publish - q -
+            counts q
+            state
+            event unblocked
+        ",
+        expect![[r#"
+            1 channel.open
+                1 channel.open-ok channel_id: ""
+            1 declare q
+                1 queue.declare-ok queue: "q", message_count: 0, consumer_count: 0
+            1 declare r
+                1 queue.declare-ok queue: "r", message_count: 0, consumer_count: 0
+            event blocked
+            1 publish - q -
+                0 connection.blocked reason: "low on memory"
+            counts q
+                Some((1, 0)) ready and unacked
+            state
+                Running, wants input: false, unused: 0
+            event unblocked
+                0 connection.unblocked
+        "#]],
+    );
+}
+
+#[test]
+fn a_body_of_several_frames_stops_behind_the_next_of_them() {
+    check(
+        "
+            1 channel.open
+            1 declare q
+            1 declare r
+            1 begin-publish - q
+            1 content 6
+            1 body abc
+            event blocked
+            state
+            1 body def
+            state
+            counts q
+            1 get q
+            state
+            event unblocked
+        ",
+        expect![[r#"
+            1 channel.open
+                1 channel.open-ok channel_id: ""
+            1 declare q
+                1 queue.declare-ok queue: "q", message_count: 0, consumer_count: 0
+            1 declare r
+                1 queue.declare-ok queue: "r", message_count: 0, consumer_count: 0
+            1 begin-publish - q
+            1 content 6
+            1 body abc
+            event blocked
+            state
+                Running, wants input: true, unused: 0
+            1 body def
+                0 connection.blocked reason: "low on memory"
+            state
+                Running, wants input: false, unused: 0
+            counts q
+                Some((1, 0)) ready and unacked
+            1 get q
+            state
+                Running, wants input: false, unused: 17
+            event unblocked
+                0 connection.unblocked
+                1 basic.get-ok delivery_tag: 1, redelivered: false, exchange: "", routing_key: "q", message_count: 0
+                1 content 6 "\x00\x00"
+                1 body 6 "abcdef"
         "#]],
     );
 }
@@ -80,10 +163,10 @@ fn publishers_of_before_wait_at_their_next_publish() {
             1 publish - q abc
                 0 connection.blocked reason: "low on memory"
             state
-                Running, wants input: false, unused: 0
+                Running, wants input: false, unused: 11
             1 get q
             state
-                Running, wants input: false, unused: 17
+                Running, wants input: false, unused: 28
             event unblocked
                 0 connection.unblocked
                 1 basic.get-ok delivery_tag: 1, redelivered: false, exchange: "", routing_key: "q", message_count: 1
@@ -210,7 +293,7 @@ fn clients_that_are_not_told() {
             event blocked
             1 publish - q abc
             state
-                Running, wants input: false, unused: 0
+                Running, wants input: false, unused: 11
             event unblocked
             state
                 Running, wants input: true, unused: 0
@@ -249,7 +332,7 @@ fn clients_of_0_8_are_not_told_whatever_they_claim() {
             event blocked
             1 publish - q abc
             state
-                Running, wants input: false, unused: 0
+                Running, wants input: false, unused: 11
             event unblocked
             state
                 Running, wants input: true, unused: 0

@@ -169,3 +169,45 @@ fn secret() {
         "#]],
     );
 }
+
+#[test]
+fn m21_an_updated_secret_ends_consumers_that_may_not_read_any_more() {
+    check(
+        "
+            1 channel.open
+            1 declare forbidden
+            1 declare q
+            1 consume forbidden a
+            1 consume q b
+            0 update-secret new
+            1 cancel a
+            1 publish - forbidden kept
+            1 publish - q taken
+            counts forbidden
+        ",
+        expect![[r#"
+            1 channel.open
+                1 channel.open-ok channel_id: ""
+            1 declare forbidden
+                1 queue.declare-ok queue: "forbidden", message_count: 0, consumer_count: 0
+            1 declare q
+                1 queue.declare-ok queue: "q", message_count: 0, consumer_count: 0
+            1 consume forbidden a
+                1 basic.consume-ok consumer_tag: "a"
+            1 consume q b
+                1 basic.consume-ok consumer_tag: "b"
+            0 update-secret new
+                0 connection.update-secret-ok
+                1 basic.cancel consumer_tag: "a", nowait: true
+            1 cancel a
+                1 basic.cancel-ok consumer_tag: "a"
+            1 publish - forbidden kept
+            1 publish - q taken
+                1 basic.deliver consumer_tag: "b", delivery_tag: 1, redelivered: false, exchange: "", routing_key: "q"
+                1 content 5 "\x00\x00"
+                1 body 5 "taken"
+            counts forbidden
+                Some((1, 0)) ready and unacked
+        "#]],
+    );
+}

@@ -4,13 +4,18 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use slab::Slab;
+use tokio::sync::oneshot;
 use warren_queue::{Command, Forgotten, Publish, QueueOptions};
 use warren_store::{Gone, Install, LoadError, LoadedMessages, Lsn, SharedBody, Snapshot};
 use warren_types::{ChannelId, ConnectionId, QueueId, QueueRef, ShortString};
 
+use crate::connections::UnackedByChannel;
+use crate::listing::QueueCounts;
 use crate::mailbox::Mailbox;
 use crate::ports::Port;
 use crate::vhost::Vhost;
+
+use super::browse::{Browse, Moving, Read, Take};
 
 /// What sessions ask of a shard, and what shards and the store tell each other.
 #[derive(Debug)]
@@ -37,6 +42,23 @@ pub(crate) enum ShardCommand {
     Gone(ConnectionId, Option<ChannelId>),
     /// The store does something with all queues.
     Store(StoreCommand),
+    /// Somebody wants to know how queues are.
+    Inspect(Box<Inspect>),
+    /// An operator wants to see messages.
+    Browse(Box<Browse>),
+    /// Messages were read that an operator wants to see.
+    Browsed(Box<Read>),
+    /// An operator takes messages out.
+    Take(Box<Take>),
+    /// Somebody wants to know how many unacked messages channels have.
+    CountUnacked(oneshot::Sender<UnackedByChannel>),
+}
+
+/// Asks how these queues are; none is answered for one that is gone.
+#[derive(Debug)]
+pub(crate) struct Inspect {
+    pub queues: Vec<QueueRef>,
+    pub answer: oneshot::Sender<Vec<Option<QueueCounts>>>,
 }
 
 /// What the store does with all queues of a shard.
@@ -56,6 +78,8 @@ pub(crate) enum StoreCommand {
 pub(crate) struct NewQueue {
     pub options: QueueOptions,
     pub vhost: Arc<Vhost>,
+    /// Messages in its store may expire by themselves.
+    pub has_expirations: bool,
 }
 
 #[derive(Debug)]
@@ -82,22 +106,39 @@ pub(crate) struct Loaded {
 pub(crate) enum Asked {
     /// Those that follow, about so many bytes of them.
     Next { after: Option<u64>, bytes: usize },
+    /// When those expire that follow, about so many bytes of them.
+    Expirations { after: Option<u64>, bytes: usize },
     /// These, in rising order.
     These(Vec<u64>),
 }
 
-/// A stored message that goes elsewhere as a dead letter: it stays in its queue's store until all its new queues have it
-/// in theirs, so that a crash may double but not lose it.
+/// A stored message that goes elsewhere: it stays in its queue's store until all its new queues have it in theirs, so
+/// that a crash may double but not lose it.
 #[derive(Debug)]
 pub(crate) struct Buried {
     pub shard: Arc<ShardHandle>,
     pub queue: QueueRef,
-    pub message: Forgotten,
+    pub leaving: Leaving,
+}
+
+/// How a message leaves its queue.
+#[derive(Debug)]
+pub(crate) enum Leaving {
+    /// As a dead letter, whether or not anybody takes it.
+    DeadLetter(Forgotten),
+    /// Because an operator wants it, unless nobody takes it.
+    Moving(Moving),
 }
 
 impl Drop for Buried {
     fn drop(&mut self) {
-        self.shard.mailbox.push(ShardCommand::Forget(self.queue, self.message));
+        let told = match &self.leaving {
+            Leaving::DeadLetter(gone) => Some(ShardCommand::Forget(self.queue, *gone)),
+            Leaving::Moving(moving) => moving.end().map(|command| ShardCommand::Apply(self.queue, command)),
+        };
+        if let Some(told) = told {
+            self.shard.mailbox.push(told);
+        }
     }
 }
 

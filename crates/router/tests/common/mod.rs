@@ -53,7 +53,7 @@ pub fn route(router: &Router, exchange: &str, key: &str) -> Vec<u64> {
 
 pub fn route_keys(router: &Router, exchange: &str, keys: &[&[u8]]) -> Vec<u64> {
     let mut out = Vec::new();
-    router.route(exchange.as_bytes(), keys, &mut FieldTable::new, &mut out).expect("the exchange exists");
+    router.route(exchange.as_bytes(), keys, &FieldTable::new, &mut out).expect("the exchange exists");
     let mut ids: Vec<_> = out.iter().map(|queue| queue.id.0).collect();
     ids.sort_unstable();
     ids

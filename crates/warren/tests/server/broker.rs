@@ -1,10 +1,11 @@
 //! A broker as a process.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -59,15 +60,23 @@ pub(crate) fn warren() -> Command {
 pub(crate) fn run(command: &mut Command) -> Ended {
     let mut child = (command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn())
         .expect("the program can be started");
-    // What these commands print fits into a pipe, so it can be read when they have ended.
+    // It may print more than fits into a pipe.
+    let stdout = read_all(child.stdout.take().expect("it is a pipe"));
+    let stderr = read_all(child.stderr.take().expect("it is a pipe"));
     let Some(status) = wait(&mut child, PATIENCE) else {
         child.kill().expect("it is our process");
-        let output = child.wait_with_output().expect("its output can be read");
-        panic!("it did not end: {}", String::from_utf8_lossy(&output.stdout));
+        panic!("it did not end: {}", stdout.join().expect("it was read"));
     };
-    let output = child.wait_with_output().expect("its output can be read");
-    let text = |bytes| String::from_utf8(bytes).expect("it prints text");
-    Ended { status, stdout: text(output.stdout), stderr: text(output.stderr) }
+    let text = |printed: JoinHandle<String>| printed.join().expect("it was read");
+    Ended { status, stdout: text(stdout), stderr: text(stderr) }
+}
+
+fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        from.read_to_string(&mut text).expect("it prints text");
+        text
+    })
 }
 
 /// Waits for a process to end.

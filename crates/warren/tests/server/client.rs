@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use warren_amqp091_codec::{ContentHeader, Dialect, Method, frame};
+use warren_amqp091_codec::{ContentHeader, Dialect, Method, OwnedProperties, Properties, frame};
 use warren_types::{FieldTable, FieldValue};
 
 use crate::broker::PATIENCE;
@@ -27,6 +27,14 @@ impl Frame {
         assert_eq!(self.kind, frame::METHOD, "a method was expected: {self:?}");
         Method::decode(DIALECT, &self.payload).expect("the broker sends methods that exist")
     }
+}
+
+/// A message that was pushed.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub routing_key: Vec<u8>,
+    pub properties: OwnedProperties,
+    pub body: Vec<u8>,
 }
 
 /// The receiving half of a connection.
@@ -89,9 +97,16 @@ impl Receiver {
 
     /// The body that follows a method with content.
     pub(crate) fn body(&mut self) -> Vec<u8> {
+        self.content().1
+    }
+
+    /// Properties and body that follow a method with content.
+    fn content(&mut self) -> (OwnedProperties, Vec<u8>) {
         let header = self.next();
         assert_eq!(header.kind, frame::HEADER, "content was expected: {header:?}");
-        let size = ContentHeader::parse(&header.payload).expect("the broker sends whole headers").body_size;
+        let parsed = ContentHeader::parse(&header.payload).expect("the broker sends whole headers");
+        let properties = Properties::parse(parsed.properties).expect("the broker sends whole properties");
+        let size = parsed.body_size;
         let mut body = Vec::new();
         while (body.len() as u64) < size {
             let piece = self.next();
@@ -102,7 +117,16 @@ impl Receiver {
             );
             body.extend_from_slice(&piece.payload);
         }
-        body
+        (properties.to_owned(), body)
+    }
+
+    /// The next message that is pushed, with all that comes with it.
+    pub(crate) fn message(&mut self) -> Message {
+        let frame = self.method("basic.deliver");
+        let Method::BasicDeliver { routing_key, .. } = frame.method() else { unreachable!() };
+        let routing_key = routing_key.to_vec();
+        let (properties, body) = self.content();
+        Message { routing_key, properties, body }
     }
 
     /// The next message that is pushed: its delivery tag, whether it is redelivered, its body.
@@ -158,13 +182,18 @@ impl Client {
     }
 
     /// Opens a connection on which nothing was said.
-    pub(crate) fn handshake(mut self, heartbeat: u16) -> Self {
+    pub(crate) fn handshake(self, heartbeat: u16) -> Self {
+        self.handshake_as(heartbeat, "/", b"\0guest\0guest")
+    }
+
+    fn handshake_as(mut self, heartbeat: u16, vhost: &str, login: &[u8]) -> Self {
         self.write(&Dialect::HEADER_091);
         self.receiver.method("connection.start");
-        self.send(0, &start_ok(b"\0guest\0guest"));
+        self.send(0, &start_ok(login));
         self.receiver.method("connection.tune");
         self.send(0, &Method::ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat });
-        let open = Method::ConnectionOpen { virtual_host: b"/", capabilities: b"", insist: false };
+        let open =
+            Method::ConnectionOpen { virtual_host: vhost.as_bytes(), capabilities: b"", insist: false };
         self.call(0, &open, "connection.open-ok");
         self
     }
@@ -172,6 +201,22 @@ impl Client {
     /// A connection with channel 1 open.
     pub(crate) fn with_channel(address: SocketAddr) -> Self {
         let mut client = Self::open(address);
+        client.open_channel(1);
+        client
+    }
+
+    /// A connection to a virtual host other than the default one, with channel 1 open.
+    #[allow(dead_code, reason = "tests of other crates use this client too")]
+    pub(crate) fn with_channel_in(address: SocketAddr, vhost: &str) -> Self {
+        let mut client = Self::connect(address).handshake_as(0, vhost, b"\0guest\0guest");
+        client.open_channel(1);
+        client
+    }
+
+    /// A connection of a user who logs in so, with channel 1 open.
+    #[allow(dead_code, reason = "tests of other crates use this client too")]
+    pub(crate) fn with_channel_as(address: SocketAddr, login: &[u8]) -> Self {
+        let mut client = Self::connect(address).handshake_as(0, "/", login);
         client.open_channel(1);
         client
     }
@@ -205,11 +250,59 @@ impl Client {
         message_count
     }
 
+    /// How many messages are ready in a queue that is there.
+    pub(crate) fn declare_again(&mut self, queue: &str) -> u32 {
+        let frame = self.call(1, &declare(queue, true), "queue.declare-ok");
+        let Method::QueueDeclareOk { message_count, .. } = frame.method() else { unreachable!() };
+        message_count
+    }
+
     /// Publishes to a queue and waits for nothing.
     pub(crate) fn publish(&mut self, channel: u16, queue: &str, body: &[u8]) {
         let mut bytes = Vec::new();
         put_publish(&mut bytes, channel, &publish(queue), body);
         self.write(&bytes);
+    }
+
+    /// Publishes a message with properties, and waits for nothing.
+    pub(crate) fn publish_with(
+        &mut self,
+        channel: u16,
+        exchange: &str,
+        key: &str,
+        properties: &OwnedProperties,
+        body: &[u8],
+    ) {
+        let (mut bytes, mut encoded) = (Vec::new(), Vec::new());
+        properties.encode(DIALECT, &mut encoded);
+        let method = Method::BasicPublish {
+            ticket: 0,
+            exchange: exchange.as_bytes(),
+            routing_key: key.as_bytes(),
+            mandatory: false,
+            immediate: false,
+        };
+        put_method(&mut bytes, channel, &method);
+        frame::put_content_header(&mut bytes, channel, body.len() as u64, &encoded);
+        for piece in body.chunks(131_072 - frame::OVERHEAD) {
+            frame::put_body_head(&mut bytes, channel, u32::try_from(piece.len()).expect("it is a piece"));
+            bytes.extend_from_slice(piece);
+            bytes.push(frame::END);
+        }
+        self.write(&bytes);
+    }
+
+    /// Binds a queue to an exchange.
+    pub(crate) fn bind(&mut self, channel: u16, queue: &str, exchange: &str, key: &str) {
+        let bind = Method::QueueBind {
+            ticket: 0,
+            queue: queue.as_bytes(),
+            exchange: exchange.as_bytes(),
+            routing_key: key.as_bytes(),
+            nowait: false,
+            arguments: FieldTable::new(),
+        };
+        self.call(channel, &bind, "queue.bind-ok");
     }
 
     pub(crate) fn consume(&mut self, channel: u16, queue: &str, no_ack: bool) {

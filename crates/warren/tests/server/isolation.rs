@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
-use warren_amqp091_codec::Method;
+use warren_amqp091_codec::{Method, OwnedProperties};
 
 use crate::broker::{Broker, PATIENCE, poll};
 use crate::client::{Client, declare, number_of, numbered, publish, put_publish};
@@ -36,6 +36,31 @@ fn a_channel_error_leaves_other_channels_alone() {
     client.publish(2, "queue", b"again");
     assert_eq!(client.receiver.delivery().2, b"again");
     client.close();
+}
+
+/// Where a client waits for direct replies.
+const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
+#[test]
+fn m38_nobody_waits_for_replies_on_a_connection_that_was_lost() {
+    let broker = Broker::start();
+    let mut server = Client::with_channel(broker.address());
+    server.declare(1, "requests");
+    server.consume(1, "requests", true);
+    let mut requester = Client::with_channel(broker.address());
+    requester.consume(1, REPLY_TO, true);
+    let properties = OwnedProperties { reply_to: Some(REPLY_TO.into()), ..OwnedProperties::default() };
+    requester.publish_with(1, "", "requests", &properties, b"request");
+    let address = server.receiver.message().properties.reply_to.expect("it wants a reply");
+    let address = String::from_utf8(address).expect("it is text");
+    server.declare(1, &address);
+    // Lost, not closed.
+    drop(requester);
+    let is_gone = poll(PATIENCE, || {
+        server.send(1, &declare(&address, true));
+        matches!(server.receiver.next().method(), Method::ChannelClose { reply_code: 404, .. })
+    });
+    assert!(is_gone, "the address outlives its connection");
 }
 
 #[test]
