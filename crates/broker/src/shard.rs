@@ -594,8 +594,10 @@ impl Shard {
             }
         };
         let last = found.last;
-        if matches!(asked, Asked::Next { .. }) {
-            slot.index.loaded(priority, &found);
+        match asked {
+            Asked::Next { .. } | Asked::These(_) => slot.index.loaded(priority, &found),
+            // What is looked through for expirations is not what is loaded next.
+            Asked::Expirations { .. } => {}
         }
         let index = &slot.index;
         let live = found.messages.into_iter().filter(|message| index.has(priority, message.seq));

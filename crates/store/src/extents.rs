@@ -7,11 +7,12 @@ use warren_types::QueueId;
 
 use crate::checkpoint::Relocated;
 use crate::index::{CompactFile, Count};
+use crate::marks::{Learned, Marks};
 use crate::record::{u32_at, u64_at};
 
-/// Longest extent, in bytes, unless one message alone is longer: bounds what is read to find one message, as those that
-/// expire out of order are.
-pub(crate) const EXTENT_LEN_MAX: u64 = 1024 * 1024;
+/// Longest extent, in bytes, unless one message alone is longer: bounds what is read to find one message for the first
+/// time.
+pub(crate) const EXTENT_LEN_MAX: u64 = 8 * 1024 * 1024;
 
 /// Most numbers that an extent spans.
 pub(crate) const EXTENT_SPAN_MAX: u64 = u32::MAX as u64;
@@ -102,6 +103,8 @@ pub(crate) struct Extent {
     /// Distances of what does not survive a restart, and the bytes of the bodies of it.
     transient: RoaringBitmap,
     transient_bytes: u64,
+    /// Where some of its records start, once that was of interest.
+    pub marks: Option<Arc<Marks>>,
     /// The table does not have it as it is.
     pub dirty: bool,
 }
@@ -121,6 +124,7 @@ impl Extent {
             gone: RoaringBitmap::new(),
             transient: RoaringBitmap::new(),
             transient_bytes: 0,
+            marks: None,
             dirty: false,
         }
     }
@@ -233,8 +237,16 @@ impl Extent {
         self.dirty = true;
     }
 
+    /// Keeps what somebody learned who read it, unless it was copied to another file meanwhile.
+    pub(crate) fn learn(&mut self, learned: &Learned) {
+        if (learned.file, learned.offset) == (self.file.segment.number, self.offset) {
+            self.marks = Some(Arc::clone(&learned.marks));
+        }
+    }
+
     /// It was copied to another file, without what was gone.
     pub(crate) fn relocate(&mut self, to: &Relocated) {
+        self.marks = None;
         self.file = Arc::clone(&to.file);
         self.offset = to.offset;
         self.len = to.len;

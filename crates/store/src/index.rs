@@ -15,6 +15,7 @@ use crate::extents::{Extent, ExtentKey};
 use crate::journal::Lsn;
 use crate::load::{Load, LoadedMessages, Reached, ReadCursor, RecordAt, Source};
 use crate::log::Log;
+use crate::marks::Learned;
 use crate::segment::Segment;
 
 /// A compact file, and how much of it is alive.
@@ -218,8 +219,11 @@ impl QueueIndex {
         self.find(priority).map(|level| level.fetch(log, seqs)).unwrap_or_default()
     }
 
-    /// Notes up to where was read, so that the next read goes on there.
+    /// Notes up to where was read, so that the next read goes on there, and where messages were found.
     pub fn loaded(&mut self, priority: u8, loaded: &LoadedMessages) {
+        for learned in &loaded.learned {
+            self.level(priority).learn(learned);
+        }
         if loaded.reached.is_some() {
             self.level(priority).cursor = loaded.reached;
         }
@@ -376,8 +380,7 @@ impl Level {
 
     fn load(&self, log: &Log, after: Option<u64>, bytes: usize, cursor: Option<Reached>) -> Option<Load> {
         let from = after.map_or(0, |after| after + 1);
-        let source = self.read_extent(from, bytes, cursor).or_else(|| self.read_log(log, from, bytes))?;
-        Some(Load { from, wanted: None, source })
+        self.read_extent(from, bytes, cursor).or_else(|| self.read_log(log, from, bytes)).map(Load)
     }
 
     fn read_extent(&self, from: u64, bytes: usize, cursor: Option<Reached>) -> Option<Source> {
@@ -398,6 +401,7 @@ impl Level {
             segment: Arc::clone(&extent.file.segment),
             offset: start,
             end: extent.offset + extent.len,
+            from,
             last: extent.last,
             bytes,
         })
@@ -430,18 +434,26 @@ impl Level {
         }
         let mut loads = Vec::new();
         for (index, wanted) in by_extent {
-            let extent = &self.extents[index];
-            let source = Source::Extent {
-                segment: Arc::clone(&extent.file.segment),
-                offset: extent.offset,
-                end: extent.offset + extent.len,
-                last: extent.last,
-                bytes: usize::MAX,
-            };
-            loads.push(Load { from: 0, wanted: Some(wanted), source });
+            let Extent { file, offset, len, first, marks, .. } = &self.extents[index];
+            loads.push(Load(Source::Chosen {
+                segment: Arc::clone(&file.segment),
+                offset: *offset,
+                len: *len,
+                first: *first,
+                marks: marks.clone(),
+                wanted,
+            }));
         }
-        loads.extend(records.into_source().map(|source| Load { from: 0, wanted: None, source }));
+        loads.extend(records.into_source().map(Load));
         loads
+    }
+
+    fn learn(&mut self, learned: &Learned) {
+        if let Some(index) = self.find_extent(learned.first)
+            && self.extents[index].first == learned.first
+        {
+            self.extents[index].learn(learned);
+        }
     }
 
     /// Everything up to the last entry whose body is before `up_to` moves, so that what moved is always a beginning of

@@ -12,6 +12,7 @@ mod inspect;
 mod journal;
 mod load;
 mod log;
+mod marks;
 mod record;
 mod records;
 mod recovery;

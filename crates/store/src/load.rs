@@ -8,7 +8,8 @@ use warren_types::{Message, StoredMessage};
 
 use crate::journal::Lsn;
 use crate::log::Log;
-use crate::record::{Kind, Record};
+use crate::marks::{Learned, Marks};
+use crate::record::{HEAD_LEN, Kind, Record, lengths};
 use crate::segment::Segment;
 
 /// Most bytes read at once, unless one record is longer.
@@ -62,19 +63,34 @@ impl RecordAt {
 /// Where to read.
 #[derive(Debug)]
 pub(crate) enum Source {
-    Extent { segment: Arc<Segment>, offset: u64, end: u64, last: u64, bytes: usize },
-    Log { records: Vec<RecordAt>, segments: Vec<Arc<Segment>>, end: Lsn },
+    /// Some bytes of an extent from `offset` on, of which the messages below `from` are not of interest.
+    Extent {
+        segment: Arc<Segment>,
+        offset: u64,
+        end: u64,
+        from: u64,
+        last: u64,
+        bytes: usize,
+    },
+    /// Chosen messages of an extent, in rising order.
+    Chosen {
+        segment: Arc<Segment>,
+        offset: u64,
+        len: u64,
+        first: u64,
+        marks: Option<Arc<Marks>>,
+        wanted: Vec<u64>,
+    },
+    Log {
+        records: Vec<RecordAt>,
+        segments: Vec<Arc<Segment>>,
+        end: Lsn,
+    },
 }
 
 /// Messages to be read.
 #[derive(Debug)]
-pub struct Load {
-    /// The lowest number of interest.
-    pub(crate) from: u64,
-    /// Only these, in rising order.
-    pub(crate) wanted: Option<Vec<u64>>,
-    pub(crate) source: Source,
-}
+pub struct Load(pub(crate) Source);
 
 /// Where in a compact file reading came to.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +110,8 @@ pub struct LoadedMessages {
     pub messages: Vec<StoredMessage>,
     /// Where in an extent that was, unless it was read to its end.
     pub(crate) reached: Option<Reached>,
+    /// What is known now of extents that were read for chosen messages.
+    pub(crate) learned: Vec<Learned>,
     /// The last number that was looked at, whether or not there was a message to return.
     pub last: Option<u64>,
 }
@@ -118,6 +136,7 @@ impl LoadedMessages {
     pub(crate) fn append(&mut self, mut next: Self) {
         self.messages.append(&mut next.messages);
         self.reached = next.reached;
+        self.learned.append(&mut next.learned);
         self.last = self.last.max(next.last);
     }
 }
@@ -128,10 +147,31 @@ impl Load {
     /// # Errors
     /// If the disk or what it holds is damaged.
     pub(crate) fn run(&self, log: &Log) -> Result<LoadedMessages, LoadError> {
-        match &self.source {
-            Source::Extent { segment, offset, end, last, bytes } => {
+        match &self.0 {
+            Source::Extent { segment, offset, end, from, last, bytes } => {
                 let reader = ExtentReader::new(Arc::clone(segment), *offset, *end);
-                self.run_extent(reader, *last, *bytes)
+                read_extent(reader, *from, *last, *bytes)
+            }
+            Source::Chosen { segment, offset, len, first, marks: Some(marks), wanted } => {
+                let distances = wanted.iter().map(|seq| seq - first);
+                let mut loaded = LoadedMessages::default();
+                for stretch in marks.stretches(distances, *len) {
+                    let (start, end) = (offset + stretch.start, offset + stretch.end);
+                    let reader = ExtentReader::new(Arc::clone(segment), start, end);
+                    read_chosen(reader, wanted, &mut loaded, |_, _| ())?;
+                }
+                loaded.last = wanted.last().copied();
+                Ok(loaded)
+            }
+            Source::Chosen { segment, offset, len, first, marks: None, wanted } => {
+                let reader = ExtentReader::new(Arc::clone(segment), *offset, offset + len);
+                let mut loaded = LoadedMessages { last: wanted.last().copied(), ..Default::default() };
+                let mut marks = Marks::default();
+                read_chosen(reader, wanted, &mut loaded, |seq, at| marks.note(seq - first, at - offset))?;
+                marks.shrink();
+                let (file, offset, marks) = (segment.number, *offset, Arc::new(marks));
+                loaded.learned.push(Learned { first: *first, file, offset, marks });
+                Ok(loaded)
             }
             Source::Log { records, segments, end } => {
                 log.wait_written(*end)
@@ -148,38 +188,61 @@ impl Load {
             }
         }
     }
+}
 
-    fn run_extent(
-        &self,
-        mut reader: ExtentReader,
-        last: u64,
-        bytes: usize,
-    ) -> Result<LoadedMessages, LoadError> {
-        let mut loaded = LoadedMessages::default();
-        let start = reader.offset;
-        let segment = Arc::clone(&reader.segment);
-        while let Some((record, buffer, offset)) = reader.next()? {
-            let end = offset + record.len as u64;
-            let Some(target) = record.targets().next() else { continue };
-            let seq = target.seq;
-            let is_wanted = seq >= self.from
-                && self.wanted.as_ref().is_none_or(|wanted| wanted.binary_search(&seq).is_ok());
-            if is_wanted {
-                let message = read_message(&record, buffer).ok_or_else(|| damaged(&segment, offset))?;
-                let (at, persistent) = (record.value, record.persistent);
-                loaded.messages.push(StoredMessage { seq, at, persistent, message });
-            }
-            loaded.last = Some(seq);
-            loaded.reached = Some(Reached { file: segment.number, last: seq, offset: end });
-            let wanted_last = self.wanted.as_ref().and_then(|wanted| wanted.last());
-            if end - start >= bytes as u64 || wanted_last.is_some_and(|wanted| *wanted <= seq) {
-                return Ok(loaded);
-            }
+/// Reads the messages from `from` on, until `bytes` were read or the extent ends with the number `last`.
+fn read_extent(
+    mut reader: ExtentReader,
+    from: u64,
+    last: u64,
+    bytes: usize,
+) -> Result<LoadedMessages, LoadError> {
+    let mut loaded = LoadedMessages::default();
+    let start = reader.offset;
+    let segment = Arc::clone(&reader.segment);
+    while let Some((record, buffer, offset)) = reader.next()? {
+        let end = offset + record.len as u64;
+        let Some(target) = record.targets().next() else { continue };
+        let seq = target.seq;
+        if seq >= from {
+            let stored = stored_message(seq, &record, buffer);
+            loaded.messages.push(stored.ok_or_else(|| damaged(&segment, offset))?);
         }
-        loaded.last = Some(last);
-        loaded.reached = None;
-        Ok(loaded)
+        loaded.last = Some(seq);
+        loaded.reached = Some(Reached { file: segment.number, last: seq, offset: end });
+        if end - start >= bytes as u64 {
+            return Ok(loaded);
+        }
     }
+    loaded.last = Some(last);
+    loaded.reached = None;
+    Ok(loaded)
+}
+
+/// Reads to the end, but returns only the messages that are `wanted`, in rising order; `note` hears of every message and
+/// where its record starts.
+fn read_chosen(
+    mut reader: ExtentReader,
+    wanted: &[u64],
+    loaded: &mut LoadedMessages,
+    mut note: impl FnMut(u64, u64),
+) -> Result<(), LoadError> {
+    let segment = Arc::clone(&reader.segment);
+    while let Some((record, buffer, offset)) = reader.next()? {
+        let Some(target) = record.targets().next() else { continue };
+        note(target.seq, offset);
+        if wanted.binary_search(&target.seq).is_ok() {
+            let stored = stored_message(target.seq, &record, buffer);
+            loaded.messages.push(stored.ok_or_else(|| damaged(&segment, offset))?);
+        }
+    }
+    Ok(())
+}
+
+/// The message in a record of an extent; none if it is damaged.
+fn stored_message(seq: u64, record: &Record<'_>, buffer: &Bytes) -> Option<StoredMessage> {
+    let message = read_message(record, buffer)?;
+    Some(StoredMessage { seq, at: record.value, persistent: record.persistent, message })
 }
 
 pub(crate) fn damaged(segment: &Segment, offset: u64) -> LoadError {
@@ -249,6 +312,12 @@ pub(crate) fn read_records(
     Ok(())
 }
 
+/// The length that a record's head tells, before anything is checked.
+fn record_len(head: &[u8]) -> usize {
+    let (head_len, body_len) = lengths(head);
+    head_len + body_len
+}
+
 fn is_message(kind: Kind) -> bool {
     matches!(kind, Kind::Message | Kind::Shared)
 }
@@ -274,22 +343,18 @@ impl ExtentReader {
         if self.offset >= self.end {
             return Ok(None);
         }
-        let mut want = READ_MAX;
+        let rest = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
         loop {
             let at = usize::try_from(self.offset - self.buffer_at).unwrap_or(usize::MAX);
             let there = self.buffer.get(at..).unwrap_or(&[]);
-            match Record::parse(self.segment.number, there) {
-                Some(record) if record.len <= there.len() => break,
-                Some(record) => want = record.len,
-                None if there.len() >= want.min((self.end - self.offset) as usize) => {
-                    return Err(damaged(&self.segment, self.offset));
-                }
-                None => {}
-            }
-            let len = want.min(usize::try_from(self.end - self.offset).unwrap_or(usize::MAX));
-            if there.len() >= len {
+            let needed = if there.len() < HEAD_LEN { HEAD_LEN } else { record_len(there) };
+            if needed > rest {
                 return Err(damaged(&self.segment, self.offset));
             }
+            if there.len() >= needed {
+                break;
+            }
+            let len = needed.max(READ_MAX).min(rest);
             let bytes =
                 self.segment.read(self.offset, len).map_err(|error| io_error(&self.segment, error))?;
             if bytes.len() < len {

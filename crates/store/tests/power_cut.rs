@@ -13,7 +13,7 @@ use model::{Fate, Model, QUEUES};
 use node::{DEAD_ALLOWED, Node};
 use warren_store::{Change, Disk, Recovered, Stored, Turn};
 use warren_testkit::SimDisk;
-use warren_types::{Message, MessageParts};
+use warren_types::{Message, MessageParts, QueueId};
 
 /// Lives of one store on one disk, each ended by a fault.
 const LIVES: usize = 4;
@@ -91,12 +91,39 @@ fn turn(node: &mut Node, model: &mut Model) {
     model.durable(|lsn| store.is_durable(lsn));
 }
 
+/// Chosen messages, in rising order, with something happening between the reads and the index hearing of them.
+fn fetch(
+    node: &mut Node,
+    queue: QueueId,
+    priority: u8,
+    seqs: &[u64],
+    happens: impl FnOnce(&mut Node),
+) -> Vec<(u64, Message)> {
+    let loads = node.store.plan_fetch(&node.indexes[&queue], priority, seqs);
+    let read = |load| node.store.load_now(load).expect("nothing is damaged");
+    let found: Vec<_> = loads.iter().map(read).collect();
+    happens(node);
+    found.iter().for_each(|loaded| node.index(queue).loaded(priority, loaded));
+    let messages = found.into_iter().flat_map(|loaded| loaded.messages);
+    messages.map(|stored| (stored.seq, stored.message)).collect()
+}
+
 /// Compares everything that can be read with the model while the store runs.
 fn check_running(node: &mut Node, model: &Model) {
     for queue in QUEUES {
         for priority in 0..2 {
             let found: Vec<u64> = node.read(queue, priority).into_iter().map(|(seq, ..)| seq).collect();
             assert_eq!(found, model.live(queue, priority), "queue {queue:?}, priority {priority}");
+            // The first time everything is read; from then on the index knows where to look.
+            for step in [7, 3, 1, 5] {
+                let chosen: Vec<u64> = found.iter().copied().step_by(step).collect();
+                let fetched = fetch(node, queue, priority, &chosen, |_| ());
+                assert!(fetched.iter().map(|(seq, _)| *seq).eq(chosen), "every {step} of queue {queue:?}");
+                for (seq, message) in fetched {
+                    let known = model.message(queue, priority, seq).expect("it is there");
+                    assert_eq!(known.0.stored(), message.stored(), "message {seq} of {queue:?}");
+                }
+            }
         }
     }
 }
@@ -217,19 +244,19 @@ fn compact_files_are_at_most_twice_as_long_as_what_lives_in_them_and_a_constant(
     assert!(copied > 0 && largest > 4 * DEAD_ALLOWED, "{copied} copied, at most {largest} bytes");
 }
 
-/// Where reading came to in a file says nothing of the file to which the rest is copied meanwhile.
-#[test]
-fn nothing_is_skipped_when_messages_move_while_they_are_read() {
-    const MESSAGES: u64 = 40;
+const MOVED: u64 = 40;
+
+/// A store with messages in a compact file, most of them gone, so that the next checkpoint copies the rest to another
+/// file; the queue that has the rest, and what that is.
+fn about_to_move(disk: &SimDisk) -> (Node, QueueId, Vec<u64>) {
     const BODY: usize = 1000;
     let [dead, read, ..] = QUEUES;
-    let disk = SimDisk::new(1);
-    let (mut node, _) = Node::open(&disk, QUEUES).expect("the disk is new");
+    let (mut node, _) = Node::open(disk, QUEUES).expect("the disk is new");
     let store = Arc::clone(&node.store);
     let message = Message::new(&MessageParts { persistent: true, ..MessageParts::default() }, &[7; BODY]);
     let mut turn = Turn::default();
     for queue in [dead, read] {
-        for seq in 0..MESSAGES {
+        for seq in 0..MOVED {
             let stored = Stored {
                 slot: 0,
                 seq,
@@ -253,12 +280,45 @@ fn nothing_is_skipped_when_messages_move_while_they_are_read() {
         turn.append(&store, |_, _| {});
         store.write();
     };
-    forget(&mut node, dead, 0..MESSAGES);
-    forget(&mut node, read, 5..MESSAGES - 10);
+    forget(&mut node, dead, 0..MOVED);
+    forget(&mut node, read, 5..MOVED - 10);
+    (node, read, (0..5).chain(MOVED - 10..MOVED).collect())
+}
+
+/// A checkpoint, of which the messages are in another file.
+fn moves(disk: &SimDisk, node: &mut Node) {
     let files = || disk.list().expect("the disk works");
     let before = files();
-    let found = node.read_during(read, 0, |node| assert!(node.checkpoint(0)));
+    assert!(node.checkpoint(0));
     assert_ne!(files(), before, "the messages have moved");
-    let found: Vec<u64> = found.into_iter().map(|(seq, ..)| seq).collect();
-    assert_eq!(found, (0..5).chain(MESSAGES - 10..MESSAGES).collect::<Vec<u64>>());
+}
+
+/// Where reading came to in a file says nothing of the file to which the rest is copied meanwhile.
+#[test]
+fn nothing_is_skipped_when_messages_move_while_they_are_read() {
+    let disk = SimDisk::new(1);
+    let (mut node, queue, rest) = about_to_move(&disk);
+    let mut moved = false;
+    let found = node.read_during(queue, 0, |node| {
+        if !std::mem::replace(&mut moved, true) {
+            moves(&disk, node);
+        }
+    });
+    assert_eq!(found.into_iter().map(|(seq, ..)| seq).collect::<Vec<u64>>(), rest);
+}
+
+/// Nor does where chosen messages were found.
+#[test]
+fn chosen_messages_are_found_after_they_have_moved() {
+    let disk = SimDisk::new(1);
+    let (mut node, queue, rest) = about_to_move(&disk);
+    let mut fetched = |seqs: &[u64], happens: &dyn Fn(&mut Node)| -> Vec<u64> {
+        fetch(&mut node, queue, 0, seqs, happens).into_iter().map(|(seq, _)| seq).collect()
+    };
+    assert_eq!(fetched(&rest[3..7], &|node| moves(&disk, node)), rest[3..7]);
+    for _ in 0..2 {
+        for at in 0..rest.len() {
+            assert_eq!(fetched(&rest[at..=at], &|_| ()), rest[at..=at]);
+        }
+    }
 }
