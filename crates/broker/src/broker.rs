@@ -49,6 +49,8 @@ pub struct Settings {
     pub anonymous_user: Option<String>,
     /// The type of queues that are declared without one, and can be of it.
     pub default_queue_type: Option<QueueType>,
+    /// How long a consumer may take to acknowledge a message, where neither it nor its queue says.
+    pub consumer_timeout: Option<Duration>,
     /// The node's name, as events and traces tell it.
     pub node: String,
     /// The virtual host that has the event exchange, created if it is missing; none for no events.
@@ -133,6 +135,7 @@ impl Broker {
             recovered_keys: Arc::new(Mutex::new(restored.keys)),
             journal: Arc::clone(&journal),
             events: Arc::clone(&events),
+            consumer_timeout: settings.consumer_timeout,
         };
         for index in 0..shards.len() {
             let shard = Shard::new(index, parts.clone(), clock.clone());

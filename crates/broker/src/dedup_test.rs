@@ -86,6 +86,7 @@ impl Life {
             memory_limit: 1 << 40,
             disk_free_limit: 0,
             default_queue_type: None,
+            consumer_timeout: None,
             default_vhost: "/".to_owned(),
             default_user: "guest".to_owned(),
             default_password: "guest".to_owned(),

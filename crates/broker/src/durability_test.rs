@@ -43,6 +43,7 @@ fn start(journal: &Arc<MemoryJournal>, stored: Table) -> Result<Arc<Broker>, Res
         memory_limit: 1 << 40,
         disk_free_limit: 0,
         default_queue_type: None,
+        consumer_timeout: None,
         default_vhost: "/".to_owned(),
         default_user: "guest".to_owned(),
         default_password: "guest".to_owned(),

@@ -30,6 +30,7 @@ fn start(stored: Vec<(Vec<u8>, Vec<u8>)>) -> (Arc<MemoryJournal>, Arc<Broker>) {
         loopback_users: Vec::new(),
         anonymous_user: None,
         default_queue_type: None,
+        consumer_timeout: None,
         node: "rabbit@here".to_owned(),
         event_exchange: None,
         log_exchange: false,

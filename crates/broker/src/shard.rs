@@ -12,8 +12,9 @@ mod inspect;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use warren_queue::{Command, Expiration, Forgotten, Publish, Queue, Restored, RestoredLevel};
+use warren_queue::{Command, Expiration, Forgotten, Publish, Queue, Restored, RestoredLevel, Settings};
 use warren_store::{
     Gone, Journal, LoadError, Lsn, QueueIndex, RecoveredQueue, SharedBody, Snapshot, Store, Turn,
 };
@@ -110,6 +111,8 @@ pub(crate) struct Parts {
     pub recovered_keys: Arc<Mutex<RecoveredKeys>>,
     pub journal: Arc<dyn Journal>,
     pub events: Arc<Events>,
+    /// How long a consumer may take to acknowledge a message, where neither it nor its queue says.
+    pub consumer_timeout: Option<Duration>,
 }
 
 impl Shard {
@@ -275,6 +278,10 @@ impl Shard {
     fn apply(&mut self, command: ShardCommand) {
         match command {
             ShardCommand::Apply(queue, Command::Publish(publish)) => self.publish(queue, publish, None),
+            ShardCommand::Apply(queue, Command::Configure(mut settings)) => {
+                self.add_defaults(&mut settings);
+                self.apply_to_queue(queue, Command::Configure(settings), None);
+            }
             ShardCommand::Apply(queue, command) => self.apply_to_queue(queue, command, None),
             ShardCommand::Share(queue, shared) => {
                 let (publish, body) = *shared;
@@ -353,7 +360,14 @@ impl Shard {
         self.apply_to_queue(call.queue, call.command, None);
     }
 
-    fn create(&mut self, new: NewQueue) {
+    /// What the node asks of queues, where neither their arguments nor policies say.
+    fn add_defaults(&self, settings: &mut Settings) {
+        let timeout = self.parts.consumer_timeout.map(|timeout| timeout.as_millis() as u64);
+        settings.consumer_timeout_ms = settings.consumer_timeout_ms.or(timeout);
+    }
+
+    fn create(&mut self, mut new: NewQueue) {
+        self.add_defaults(&mut new.options.settings);
         let reference = new.options.queue;
         let id = reference.id;
         let slot = new.options.queue.slot as usize;

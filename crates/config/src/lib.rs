@@ -46,6 +46,8 @@ pub struct Config {
     pub loopback_users: BTreeMap<String, bool>,
     /// The user that clients without credentials act as (`anonymous_login_user`, `none` to refuse them).
     pub anonymous_login_user: Option<String>,
+    /// How long a consumer may take to acknowledge a message, where neither it nor its queue says (`consumer_timeout`).
+    pub consumer_timeout: Option<Duration>,
     /// When publishers must wait (`vm_memory_high_watermark.*`).
     pub memory_high_watermark: Watermark,
     /// Free disk space, in bytes, below which publishers must wait (`disk_free_limit.*`).
@@ -138,6 +140,7 @@ impl Default for Config {
             },
             loopback_users: BTreeMap::from([("guest".to_owned(), true)]),
             anonymous_login_user: Some("guest".to_owned()),
+            consumer_timeout: None,
             memory_high_watermark: Watermark::Relative(0.6),
             disk_free_limit: 50_000_000,
             cluster_name: None,

@@ -104,6 +104,14 @@ fn set(config: &mut Config, key: &str, value: &str) -> Result<(), String> {
         "heartbeat" => config.heartbeat_s = value::number(value)?,
         "frame_max" => config.frame_max = frame_max(value)?,
         "channel_max" => config.channel_max = value::number(value)?,
+        "consumer_timeout" => match value::number(value)? {
+            0 => {
+                return Err(
+                    "0 would take every message back at once: give milliseconds, or no line".to_owned()
+                );
+            }
+            timeout => config.consumer_timeout = Some(Duration::from_millis(timeout)),
+        },
         "max_message_size" => config.max_message_size = message_size(value)?,
         "default_vhost" => value.clone_into(&mut config.default_vhost),
         "default_queue_type" => config.default_queue_type = Some(queue_type(value)?),
@@ -303,6 +311,17 @@ mod tests {
         assert_eq!(
             error("message_interceptors.incoming.other.overwrite = true"),
             "line 1: message_interceptors.incoming.other.overwrite: this setting is not known"
+        );
+    }
+
+    #[test]
+    fn m41_the_consumer_timeout() {
+        let timeout = |text| parse(text).expect("it is right").consumer_timeout;
+        assert_eq!(timeout(""), None);
+        assert_eq!(timeout("consumer_timeout = 1800000"), Some(Duration::from_secs(1800)));
+        assert_eq!(
+            error("consumer_timeout = 0"),
+            "line 1: consumer_timeout: 0 would take every message back at once: give milliseconds, or no line"
         );
     }
 

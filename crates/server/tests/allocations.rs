@@ -38,6 +38,7 @@ impl Client {
         let runtime = runtime.expect("threads can be started");
         let settings = Settings {
             default_queue_type: None,
+            consumer_timeout: None,
             shards: 1,
             memory_limit: 1 << 40,
             disk_free_limit: 0,

@@ -257,6 +257,7 @@ fn settings(config: &Config, threads: usize) -> anyhow::Result<Settings> {
             .default_queue_type
             .as_ref()
             .and_then(|name| QueueType::parse(name.as_bytes())),
+        consumer_timeout: config.consumer_timeout,
         default_vhost: config.default_vhost.clone(),
         default_user: config.default_user.clone(),
         default_password: config.default_pass.clone(),

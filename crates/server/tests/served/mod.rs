@@ -41,6 +41,7 @@ impl Served {
         let _entered = runtime.enter();
         let mut settings = Settings {
             default_queue_type: None,
+            consumer_timeout: None,
             shards: 2,
             memory_limit: 1 << 40,
             disk_free_limit: 0,

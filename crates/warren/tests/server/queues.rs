@@ -1,10 +1,13 @@
 //! What queues of Warren do and those of RabbitMQ do not, as clients see it.
 
+use std::time::Duration;
+
 use warren_amqp091_codec::{Method, OwnedProperties};
 use warren_types::{FieldTable, FieldValue};
 
 use crate::broker::{Broker, PATIENCE, poll};
 use crate::client::Client;
+use crate::ctl::printed;
 
 fn declare(client: &mut Client, queue: &str, exclusive: bool, arguments: &[(&str, FieldValue)]) {
     let mut table = FieldTable::new();
@@ -120,4 +123,39 @@ fn b_an_exclusive_queue_leaves_its_messages_as_dead_letters() {
     let message = heir.receiver.message();
     let headers = message.properties.headers.expect("a dead letter has headers");
     assert_eq!(headers.get("x-first-death-reason"), Some(&FieldValue::string("queue_deleted")));
+}
+
+/// Takes a message of a queue with these arguments and does not acknowledge it; whether it is taken back in time.
+fn is_taken_back(broker: &Broker, queue: &str, arguments: &[(&str, FieldValue)], in_time: Duration) -> bool {
+    let mut client = Client::with_channel(broker.address());
+    declare(&mut client, queue, false, arguments);
+    client.consume(1, queue, false);
+    client.publish(1, queue, b"x");
+    client.receiver.delivery();
+    let mut other = Client::with_channel(broker.address());
+    // Once it is back, somebody else gets it.
+    if !poll(in_time, || other.get(1, queue).is_some()) {
+        return false;
+    }
+    let cancelled = client.receiver.method("basic.cancel");
+    assert!(matches!(cancelled.method(), Method::BasicCancel { nowait: true, .. }));
+    true
+}
+
+#[test]
+fn m41_the_configured_consumer_timeout_is_for_queues_without_one() {
+    // Of a timeout of 200 ms.
+    const LONG: Duration = Duration::from_secs(1);
+    let quorum = ("x-queue-type", FieldValue::string("quorum"));
+    let patient = ("x-consumer-timeout", FieldValue::I32(3_600_000));
+    let limited = ("x-max-length", FieldValue::I32(10));
+    let broker = Broker::with_config("consumer_timeout = 200\n");
+    assert!(is_taken_back(&broker, "plain", &[], PATIENCE));
+    assert!(is_taken_back(&broker, "quorum", &[quorum], PATIENCE));
+    assert!(!is_taken_back(&broker, "patient", &[patient], LONG));
+    // What changes a queue's arguments leaves it.
+    printed(&broker, &["set_queue_arguments", "plain", r#"{"x-max-length": 10}"#]);
+    assert!(is_taken_back(&broker, "plain", &[limited], PATIENCE));
+    let unset = Broker::start();
+    assert!(!is_taken_back(&unset, "plain", &[], LONG));
 }
