@@ -133,7 +133,7 @@ pub fn dump(disk: &dyn Disk, print: &mut dyn FnMut(&str) -> io::Result<()>) -> R
 }
 
 fn dump_file(segment: &Segment, print: &mut dyn FnMut(&str) -> io::Result<()>) -> Result<(), OpenError> {
-    let bytes = segment.read(0, usize::MAX)?;
+    let bytes = segment.read_all()?;
     let header = match check_header(segment.kind, segment.number, &bytes) {
         Ok(prev_len) => format!("previous_len={prev_len}"),
         Err(error) => format!("header {error:?}"),

@@ -175,7 +175,7 @@ impl Replay<'_> {
         read_only: bool,
     ) -> Result<bool, OpenError> {
         let name = FileKind::Log.name(segment.number);
-        let bytes = segment.read(0, usize::MAX)?;
+        let bytes = segment.read_all()?;
         match check_header(FileKind::Log, segment.number, &bytes) {
             Ok(_) => {}
             Err(HeaderError::Newer(format)) => return Err(OpenError::Newer { file: name, format }),

@@ -78,9 +78,23 @@ impl Segment {
 
     /// Reads `len` bytes from `offset` on, or as many as there are.
     pub(crate) fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let there = self.file.len()?.saturating_sub(offset);
-        let mut bytes = vec![0; len.min(usize::try_from(there).unwrap_or(usize::MAX))];
-        self.file.read_exact_at(&mut bytes, offset)?;
+        let mut bytes = vec![0; len];
+        match self.file.read_exact_at(&mut bytes, offset) {
+            // Almost always they are there; to ask first would double the calls of small reads.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let there = self.file.len()?.saturating_sub(offset);
+                bytes.truncate(usize::try_from(there).unwrap_or(usize::MAX));
+                self.file.read_exact_at(&mut bytes, offset)?;
+                Ok(bytes)
+            }
+            read => read.map(|()| bytes),
+        }
+    }
+
+    /// Reads the whole file.
+    pub(crate) fn read_all(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.file.len()?).unwrap_or(usize::MAX)];
+        self.file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     }
 }
