@@ -100,6 +100,8 @@ pub(crate) struct Extent {
     body_bytes: u64,
     /// Distances to `first` of what is not there: gone, or never in the extent.
     gone: RoaringBitmap,
+    /// How many messages are there: counting `gone` takes long where numbers are far apart, as with many priorities.
+    live: u64,
     /// Distances of what does not survive a restart, and the bytes of the bodies of it.
     transient: RoaringBitmap,
     transient_bytes: u64,
@@ -122,6 +124,7 @@ impl Extent {
             heads_len: 0,
             body_bytes: 0,
             gone: RoaringBitmap::new(),
+            live: 0,
             transient: RoaringBitmap::new(),
             transient_bytes: 0,
             marks: None,
@@ -139,6 +142,7 @@ impl Extent {
             gone: row.gone,
             ..Self::new(file, row.offset, key.first)
         };
+        extent.live = extent.count_live();
         // The row does not tell how long the bodies were that are gone: as long as the others, on average.
         let bodies = u128::from(extent.body_bytes) * u128::from(extent.records)
             / u128::from(extent.count().messages.max(1));
@@ -169,6 +173,7 @@ impl Extent {
         let len = std::mem::replace(&mut self.len, end - self.offset);
         self.heads_len += (self.len - len).saturating_sub(body_len);
         self.records += 1;
+        self.live += 1;
         self.body_bytes += body_len;
         if !persistent {
             self.transient.insert(distance);
@@ -182,8 +187,11 @@ impl Extent {
     }
 
     pub(crate) fn count(&self) -> Count {
-        let messages = self.last - self.first + 1 - self.gone.len();
-        Count { messages, bytes: if messages == 0 { 0 } else { self.body_bytes } }
+        Count { messages: self.live, bytes: if self.live == 0 { 0 } else { self.body_bytes } }
+    }
+
+    fn count_live(&self) -> u64 {
+        self.last - self.first + 1 - self.gone.len()
     }
 
     /// Bytes of the records that are there: the bodies, and for the rest the average of all.
@@ -209,6 +217,7 @@ impl Extent {
         if !self.gone.insert(distance) {
             return;
         }
+        self.live -= 1;
         self.body_bytes = self.body_bytes.saturating_sub(body_len);
         if self.transient.contains(distance) {
             self.transient_bytes = self.transient_bytes.saturating_sub(body_len);
@@ -229,9 +238,9 @@ impl Extent {
         kept.iter().for_each(|distance| {
             self.gone.remove(*distance);
         });
+        self.live = self.count_live();
         // Which bytes went is not known here: the average of all did.
-        let left = self.count().messages;
-        self.body_bytes = self.body_bytes / live.messages.max(1) * left;
+        self.body_bytes = self.body_bytes / live.messages.max(1) * self.live;
         self.transient_bytes = self.transient_bytes.min(self.body_bytes);
         self.file.shrink(live_len.saturating_sub(self.live_len()));
         self.dirty = true;
